@@ -1,0 +1,30 @@
+# `make demo` and `make test` do all set-up themselves; see README.md.
+PYTHON ?= python3
+WORKERS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint smoke clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	.venv/bin/e2urec unlearn sample tiny-t5 e2urec
+
+test: .venv/ready lint
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# The real MovieLens rows, where they lie beside the project.
+smoke: .venv/ready
+	.venv/bin/e2urec unlearn ml-1m tiny-t5 e2urec --dataset.path ../shared/data/ml-1m-tail --preset smoke
+
+clean:
+	rm -rf .venv workspace

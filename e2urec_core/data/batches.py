@@ -1,0 +1,136 @@
+"""Prompts as token ids, and the order in which they are drawn.
+
+Token ids of all prompts lie in one flat array; a batch is cut from it and padded to its own longest prompt. Prompts of near-equal
+length share a batch, because padding is work for nothing. The order depends on the seed and the pass alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from e2urec_core.seeding import numpy_generator
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Batches that are sorted by length together: more pads less, fewer mixes better.
+BATCHES_IN_A_POOL = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded prompts.
+
+    Args:
+        token_ids: Ids of the prompts' tokens, padded at the end.
+        mask: True where a token stands, False on padding.
+        labels: 1 where the right answer is Yes, else 0.
+        index: Position of each row in the `Prompts` it was cut from.
+    """
+
+    token_ids: Int[Tensor, "row token"]
+    mask: Bool[Tensor, "row token"]
+    labels: Int[Tensor, " row"]
+    index: Int[Tensor, " row"]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device), self.index.to(device))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokenised prompts.
+
+    Args:
+        example_ids: int64, one a prompt.
+        labels: int64, 0 or 1, one a prompt.
+        flat: int32, the token ids of all prompts one after another.
+        starts: int64, where each prompt starts in `flat`, and at the end the length of `flat`.
+    """
+
+    example_ids: numpy.ndarray
+    labels: numpy.ndarray
+    flat: numpy.ndarray
+    starts: numpy.ndarray
+
+    def __len__(self) -> int:
+        return len(self.example_ids)
+
+    @property
+    def lengths(self) -> numpy.ndarray:
+        """Number of tokens of each prompt."""
+        return numpy.diff(self.starts)
+
+    def batch(self, index: numpy.ndarray) -> Batch:
+        """The prompts at positions `index`, padded to the longest of them."""
+        starts, lengths = self.starts[index], self.lengths[index]
+        places = numpy.arange(int(lengths.max()))
+        mask = places[None, :] < lengths[:, None]
+        ids = self.flat[numpy.minimum(starts[:, None] + places[None, :], len(self.flat) - 1)]
+        return Batch(
+            torch.from_numpy(numpy.where(mask, ids, 0).astype(numpy.int64)),
+            torch.from_numpy(mask),
+            torch.from_numpy(self.labels[index]),
+            torch.from_numpy(index.astype(numpy.int64)),
+        )
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Every prompt once, longest first, for scoring; a batch's `index` tells where its rows belong."""
+        order = numpy.argsort(-self.lengths, kind="stable")
+        for start in range(0, len(order), batch_size):
+            yield self.batch(order[start : start + batch_size])
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of all rows in turn, padded to the longest, so that they share a forward pass."""
+    longest = max(batch.token_ids.shape[1] for batch in batches)
+
+    def padded(grid: Tensor) -> Tensor:
+        return torch.nn.functional.pad(grid, (0, longest - grid.shape[1]))
+
+    return Batch(
+        torch.cat([padded(batch.token_ids) for batch in batches]),
+        torch.cat([padded(batch.mask) for batch in batches]),
+        torch.cat([batch.labels for batch in batches]),
+        torch.cat([batch.index for batch in batches]),
+    )
+
+
+def tokenise(tokenizer: Tokenizer, example_ids: numpy.ndarray, labels: numpy.ndarray, prompts: Sequence[str]) -> Prompts:
+    """Token ids of `prompts`, in their order."""
+    encoded = [row.ids for row in tokenizer.encode_batch_fast(list(prompts))]
+    starts = numpy.zeros(len(encoded) + 1, dtype=numpy.int64)
+    numpy.cumsum([len(ids) for ids in encoded], out=starts[1:])
+    flat = numpy.fromiter((token for ids in encoded for token in ids), dtype=numpy.int32, count=int(starts[-1]))
+    return Prompts(example_ids.astype(numpy.int64), labels.astype(numpy.int64), flat, starts)
+
+
+def pass_order(lengths: numpy.ndarray, batch_size: int, seed: int, number: int, purpose: str = "row-order") -> list[numpy.ndarray]:
+    """Positions of each batch of pass `number`, every row once.
+
+    Rows are shuffled, then sorted by length within pools of `BATCHES_IN_A_POOL` batches, then the batches are shuffled.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows in a batch; the last one may hold fewer.
+        seed: The run's seed.
+        number: Which pass, from 0; every pass has an order of its own.
+        purpose: Name of the generator.
+    """
+    random = numpy_generator(seed, f"{purpose}-{number}")
+    order = random.permutation(len(lengths))
+    pool = batch_size * BATCHES_IN_A_POOL
+    batches = []
+    for start in range(0, len(order), pool):
+        near = order[start : start + pool]
+        near = near[numpy.argsort(lengths[near], kind="stable")]
+        batches += [near[first : first + batch_size] for first in range(0, len(near), batch_size)]
+    return [batches[place] for place in random.permutation(len(batches))]

@@ -1,0 +1,117 @@
+"""Chooses who is forgotten and marks every example with the part it plays from then on.
+
+A forgotten user's training rows are what unlearning removes. Their rows in the validation window leave model selection, and their
+rows in the test window are reported apart: the prompts of both carry the history that is being deleted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from e2urec_core.errors import BadRequest
+from e2urec_core.seeding import numpy_generator
+from e2urec_core.settings import Settings
+
+if TYPE_CHECKING:
+    import polars
+
+PARTS = ("retained", "forgotten", "validation", "forgotten_validation", "test", "forgotten_test", "holdout", "other")
+
+
+class ForgetRule(Settings):
+    """Who is forgotten: users named in a file, or a share of the training users drawn by the seed."""
+
+    share: float = Field(0.2, ge=0, le=1)
+    """Share of the training users, of the named cohort if one is named, who are forgotten. Reference: 0.2."""
+    cohort: str = ""
+    """Only users of this cohort are drawn, such as `polluted` of the sample; empty draws from all."""
+    users_file: Path | None = None
+    """Text file with one user id a line; replaces the draw."""
+
+
+def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: ForgetRule, seed: int) -> list[str]:
+    """Ids of the users to forget, sorted.
+
+    Args:
+        examples: With `user_id` and `split`.
+        cohorts: user_id, cohort.
+        rule: Share, cohort or file.
+        seed: The run's seed.
+
+    Raises:
+        BadRequest: Nobody or everybody would be forgotten, or a named user has no training row.
+    """
+    import polars as pl
+
+    trained = examples.filter(pl.col("split") == "train").select("user_id").unique().join(cohorts, on="user_id", how="left").sort("user_id")
+    if rule.users_file is not None:
+        chosen = _named(rule.users_file, trained["user_id"].to_list())
+    else:
+        pool = trained.filter(pl.col("cohort") == rule.cohort) if rule.cohort else trained
+        if pool.is_empty():
+            known = sorted(trained["cohort"].drop_nulls().unique())
+            raise BadRequest(
+                f"none of {trained.height:,} training users belongs to the cohort `{rule.cohort}`",
+                hint=f"cohorts of this dataset: {', '.join(known) or 'none'}; set `--forget.cohort` to one of them or leave it out",
+            )
+        count = round(rule.share * pool.height)
+        chosen = sorted(numpy_generator(seed, "forget-users").permutation(pool["user_id"].to_list())[:count].tolist())
+    if not chosen:
+        raise BadRequest(
+            f"no users are forgotten: a share of {rule.share} of {trained.height:,} training users is 0 users",
+            hint="raise `--forget.share` or name users with `--forget.users-file`",
+        )
+    if len(chosen) == trained.height:
+        raise BadRequest(
+            f"all {trained.height:,} training users would be forgotten, so nothing is left to recommend from",
+            hint="lower `--forget.share`, or withdraw the model instead of unlearning",
+        )
+    return chosen
+
+
+def mark_parts(examples: polars.DataFrame, cohorts: polars.DataFrame, forgotten: list[str]) -> polars.DataFrame:
+    """Each example's part once `forgotten` are forgotten.
+
+    Returns:
+        example_id, part (one of `PARTS`), in the examples' order. `holdout` are rows of never-seen users from the training window
+        whose cohort occurs among the forgotten, the fair comparison of a membership attack; `other` are the remaining ones.
+    """
+    import polars as pl
+
+    gone = pl.Series("user_id", forgotten, dtype=pl.String)
+    is_gone = pl.col("user_id").is_in(gone.implode())
+    newest = examples.filter(pl.col("split") == "train")["timestamp_s"].max()
+    groups = cohorts.with_columns(pl.col("cohort").fill_null(""))
+    peers = groups.filter(is_gone)["cohort"].unique()
+    split = pl.col("split")
+    part = (
+        pl.when(split == "train")
+        .then(pl.when(is_gone).then(pl.lit("forgotten")).otherwise(pl.lit("retained")))
+        .when(split.is_in(["validation", "test"]))
+        .then(pl.when(is_gone).then(pl.concat_str(pl.lit("forgotten_"), split)).otherwise(split))
+        .when((pl.col("timestamp_s") <= newest) & pl.col("cohort").is_in(peers.implode()))
+        .then(pl.lit("holdout"))
+        .otherwise(pl.lit("other"))
+    )
+    return examples.join(groups, on="user_id", how="left", maintain_order="left").select("example_id", part.alias("part"))
+
+
+def _named(path: Path, trained: list[str]) -> list[str]:
+    try:
+        named = sorted({line.strip() for line in path.read_text().splitlines() if line.strip()})
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise BadRequest(
+            f"the file of users to forget cannot be read: {reason}", facts={"file": path}, hint="check `--forget.users-file`"
+        ) from None
+    unknown = len(set(named) - set(trained))
+    if unknown:
+        raise BadRequest(
+            f"{unknown:,} of {len(named):,} named users have no training row",
+            facts={"file": path, "training users": f"{len(trained):,}"},
+            hint="take them out of the file: there is nothing to forget of them",
+        )
+    return named

@@ -1,0 +1,80 @@
+"""What the user can mend: one sentence with the fact and its numbers, indented facts, and a hint.
+
+Everything else that goes wrong is ours and is an `assert` or an ordinary exception. The command prints a `UserError` without a
+traceback and exits with 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class UserError(Exception):
+    """A fault in the input or the settings, said so that it can be mended.
+
+    Args:
+        fact: One sentence with its numbers, no trailing period, no user identifier.
+        facts: Further lines, name to value, shown indented.
+        hint: The command, field or file to change.
+    """
+
+    def __init__(self, fact: str, *, hint: str, facts: Mapping[str, object] | None = None) -> None:
+        super().__init__(fact)
+        self.fact, self.hint, self.facts = fact, hint, dict(facts or {})
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self.facts), default=0)
+        lines = [f"{type(self).__name__}: {self.fact}"]
+        lines += [f"  {name:<{width}}   {value}" for name, value in self.facts.items()]
+        return "\n".join([*lines, f"hint: {self.hint}"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.fact, self.hint, self.facts))
+
+
+def _rebuild(kind: type[UserError], fact: str, hint: str, facts: dict[str, object]) -> UserError:
+    return kind(fact, hint=hint, facts=facts)
+
+
+class BadSetting(UserError):
+    """A word, flag or value that the settings do not admit."""
+
+
+class BadInput(UserError):
+    """A file, table or row that is not what its format says."""
+
+
+class ContractBroken(UserError):
+    """A table that breaks its data contract."""
+
+
+class SplitLeak(UserError):
+    """A split under which training would see rows newer than those it is tested on."""
+
+
+class BadRequest(UserError):
+    """A choice of users to forget that cannot be carried out."""
+
+
+class BadBackbone(UserError):
+    """A tokenizer or network that cannot answer with one token."""
+
+
+class StaleCache(UserError):
+    """A teacher cache that was made from other models than those at hand."""
+
+
+class Diverged(UserError):
+    """A loss that is no longer a finite number."""
+
+
+class DamagedArtifact(UserError):
+    """A file of the store whose bytes are not those that were written."""
+
+
+class StorageFailed(UserError):
+    """A workspace that cannot be written or is full."""
+
+
+class UnknownRun(UserError):
+    """A run or stage that this workspace does not hold."""

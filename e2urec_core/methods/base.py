@@ -1,0 +1,84 @@
+"""A method is its hyper-parameters plus one verb.
+
+One new method = one new file in this folder: a frozen class whose fields are the knobs and whose `unlearn` is the algorithm in its
+paper's order. A method sees the opened problem and nothing else; there is no test split in it, so that peeking is impossible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from e2urec_core.artifacts import Artifact
+from e2urec_core.settings import Plugin
+
+if TYPE_CHECKING:
+    from e2urec_core.data.batches import Prompts
+    from e2urec_core.data.logit_cache import TeacherCache
+    from e2urec_core.recommender import Recommender
+    from e2urec_core.training import Bench, Fitted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is given, opened.
+
+    Args:
+        original: The recommender in production; methods work on copies.
+        retained: Training rows that stay.
+        forgotten: Training rows to forget; at least one.
+        validation: Rows for model selection, without those of forgotten users.
+        teachers: Cached outputs of both teachers, for methods that need `TeacherLogits`.
+    """
+
+    original: Recommender
+    retained: Prompts
+    forgotten: Prompts
+    validation: Prompts
+    teachers: TeacherCache | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method gives back.
+
+    Args:
+        recommender: Forgets; still carries its adapter, if it has one.
+        fitted: What the loop did.
+    """
+
+    recommender: Recommender
+    fitted: Fitted
+
+
+class Method(Plugin):
+    """Knobs of one way to unlearn."""
+
+    package: ClassVar[str] = "e2urec_core.methods"
+    title: ClassVar[str] = ""
+    needs: ClassVar[frozenset[type[Artifact]]] = frozenset()
+
+    def wants(self, artifact: type[Artifact]) -> bool:
+        """Whether `artifact` must exist before this method can run."""
+        return artifact in self.needs
+
+    def unlearn(self, problem: Problem, bench: Bench) -> Outcome:
+        """Make a recommender that no longer knows the forgotten rows; leaves `problem` as it is.
+
+        Raises:
+            BadRequest: There is nothing to forget.
+            Diverged: The loss is no longer a finite number.
+        """
+        raise AssertionError(f"{type(self).__name__} does not unlearn")
+
+
+def refuse_nothing_to_forget(problem: Problem) -> None:
+    """Make sure there are rows to forget.
+
+    Raises:
+        BadRequest: There are none.
+    """
+    from e2urec_core.errors import BadRequest
+
+    if len(problem.forgotten) == 0:
+        raise BadRequest("there are 0 rows to forget", hint="raise `--forget.share` or name users with `--forget.users-file`")

@@ -1,0 +1,160 @@
+"""One network that answers Yes or No to prompts, with everything it needs to be used again: weights, tokenizer, answer facts.
+
+A saved recommender is a folder of safetensors and JSON: `config.json` and `model.safetensors` as transformers writes them,
+`tokenizer.json`, and `answers.json` with the answer ids and the decoder's prefix.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from e2urec_core.data.batches import Batch, Prompts, tokenise
+from e2urec_core.ops.answers import yes_probability
+from e2urec_core.seeding import seeded
+from e2urec_core.settings import Lora, Settings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ANSWERS = "answers.json"
+TOKENIZER = "tokenizer.json"
+
+
+class Answers(Settings):
+    """Where and how a network answers."""
+
+    yes_id: int
+    """Token id of the answer Yes."""
+    no_id: int
+    """Token id of the answer No."""
+    decoder_prefix: tuple[int, ...]
+    """Token ids the decoder is given; the answer is read after the last of them."""
+    attention_targets: tuple[str, ...]
+    """Names of the query and value projections, which carry the paper's adapters."""
+    linear_targets: tuple[str, ...]
+    """Names of every linear layer of the blocks."""
+
+
+@dataclass
+class Recommender:
+    """A network with its tokenizer and answer facts.
+
+    Args:
+        network: Encoder-decoder of transformers, with or without an adapter.
+        tokenizer: Fast tokenizer.
+        answers: Where and how the network answers.
+    """
+
+    network: torch.nn.Module
+    tokenizer: Tokenizer
+    answers: Answers
+
+    def logits(self, batch: Batch) -> Float[Tensor, "row vocab"]:
+        """Outputs at the answer position, with gradients where the network has them."""
+        prefix = torch.tensor([self.answers.decoder_prefix], device=batch.token_ids.device).expand(len(batch.labels), -1)
+        given = self.network(
+            input_ids=batch.token_ids, attention_mask=batch.mask.to(torch.int64), decoder_input_ids=prefix, use_cache=False
+        )
+        outputs: Tensor = given.logits[:, -1]
+        return outputs
+
+    def answer_ids(self, batch: Batch) -> Tensor:
+        """Token id of the right answer of each row."""
+        return torch.where(batch.labels == 1, self.answers.yes_id, self.answers.no_id)
+
+    def prompts(self, example_ids: numpy.ndarray, labels: numpy.ndarray, texts: list[str]) -> Prompts:
+        """Tokenise `texts` with this recommender's tokenizer."""
+        return tokenise(self.tokenizer, example_ids, labels, texts)
+
+    def score(self, prompts: Prompts, batch_size: int = 256, each: Callable[[int], None] = lambda rows: None) -> numpy.ndarray:
+        """p(Yes) of every prompt, float64, in the prompts' order; `each` is told how many rows were scored."""
+        device = next(self.network.parameters()).device
+        scores = numpy.empty(len(prompts))
+        pair = torch.tensor([self.answers.yes_id, self.answers.no_id], device=device)
+        self.network.eval()
+        with torch.inference_mode():
+            for batch in prompts.in_order(batch_size):
+                logits = self.logits(batch.to(device))
+                scores[batch.index.numpy()] = yes_probability(logits[:, pair]).cpu().numpy()
+                each(len(batch.labels))
+        return scores
+
+    def with_adapter(self, lora: Lora, seed: int) -> Recommender:
+        """A copy whose only trainable weights are a fresh adapter drawn from the seed; this recommender is left as it is."""
+        from peft import LoraConfig, get_peft_model
+
+        targets = self.answers.attention_targets if lora.targets == "attention" else self.answers.linear_targets
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(targets), bias="none")
+        with seeded(seed, "adapter-weights"):
+            network = get_peft_model(copy.deepcopy(self.network), config)
+        return Recommender(network, self.tokenizer, self.answers)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the network carries an adapter that can be switched off."""
+        return hasattr(self.network, "peft_config")
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter alone, as peft does: safetensors and JSON, without the weights it sits on."""
+        network: Any = self.network
+        for config in network.peft_config.values():
+            config.base_model_name_or_path = None
+        network.save_pretrained(folder, safe_serialization=True)
+        # peft adds a model card that names the base by its path.
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def merged(self) -> Recommender:
+        """A copy with the adapter folded into the weights, so that it cannot be switched off; without an adapter, the same."""
+        if not self.has_adapter:
+            return self
+        return Recommender(copy.deepcopy(self.network).merge_and_unload(), self.tokenizer, self.answers)  # type: ignore[operator]
+
+    def trainable(self) -> Recommender:
+        """A copy all of whose weights may change."""
+        return Recommender(copy.deepcopy(self.network).requires_grad_(True), self.tokenizer, self.answers)
+
+    def count(self) -> dict[str, int]:
+        """Numbers of weights: `trainable_parameters` and `total_parameters`."""
+        weights = list(self.network.parameters())
+        return {
+            "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
+            "total_parameters": sum(weight.numel() for weight in weights),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the recommender as safetensors and JSON; `folder` must exist. An adapter must be merged first."""
+        network: Any = self.network
+        assert not self.has_adapter, "merge the adapter before saving: its base is the model that still remembers"
+        network.save_pretrained(folder, safe_serialization=True)
+        (folder / TOKENIZER).write_text(self.tokenizer.to_str())
+        (folder / ANSWERS).write_text(json.dumps(self.answers.canonical(), sort_keys=True))
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> Recommender:
+    """The recommender that `save` wrote into `folder`; nothing in it is unpickled or run."""
+    from transformers import AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    network = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    # Where the weights were read from is no business of what is made of them.
+    network.name_or_path = network.config._name_or_path = ""
+    answers = Answers.model_validate_json((folder / ANSWERS).read_bytes())
+    return Recommender(network.to(device).eval(), load_tokenizer(folder), answers)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of the recommender in `folder`."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str((folder / TOKENIZER).read_text())

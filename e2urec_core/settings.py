@@ -1,0 +1,96 @@
+"""What every set of knobs has in common, and the groups of knobs that several owners share or whose owner is slow to import.
+
+A setting is a field with a bound and a sentence. The sentence becomes the command's help, the validation message and the
+documentation, so it is written once, under the field. Settings are frozen and refuse unknown keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+
+
+class Settings(BaseModel):
+    """Frozen knobs; an unknown key is refused, and a value is checked against the bound at its field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True)
+
+    def canonical(self) -> dict[str, Any]:
+        """The settings as plain JSON values, the same in every process; what stage keys and reports are made of."""
+        return self.model_dump(mode="json")
+
+
+class Plugin(Settings):
+    """Settings of one dataset, backbone or method; `kind` is the name of the file that holds it.
+
+    Validating the family's base class (`Method`, `Dataset`, `Backbone`) builds the member that `kind` names.
+    """
+
+    kind: str = ""
+    """Which member of the family this is: the name of its file."""
+    package: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _build_the_member_named_by_kind(cls, data: Any, handler: ModelWrapValidatorHandler[Plugin]) -> Plugin:
+        if isinstance(data, dict) and cls.model_fields["kind"].default == "" and data.get("kind"):
+            from e2urec_core.plugins import load
+
+            member: Plugin = load(cls.package, str(data["kind"])).model_validate(data)
+            return member
+        return handler(data)
+
+
+class Training(Settings):
+    """Schedule of the one optimisation loop."""
+
+    num_epochs: int = Field(4, ge=1, le=1000)
+    """Passes over the rows; for unlearning, over the forgotten rows."""
+    batch_size: int = Field(64, ge=1, le=65536)
+    """Rows in one step; for unlearning, forgotten rows in one step."""
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Decay of the weights in AdamW; 0 turns it off."""
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0 to its peak."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """Learning rate after the warm-up: falling linearly to 0, or constant."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Norm to which the gradient is clipped."""
+    patience: int = Field(0, ge=0, le=1000)
+    """Passes without a better validation loss after which training stops and the best weights return; 0 trains to the end."""
+
+
+class Lora(Settings):
+    """Low-rank adapter that unlearning trains in place of the network."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    """Rank of the two factors. Paper's reference: 16."""
+    alpha: float = Field(32.0, gt=0)
+    """Scale of the adapter: its product is multiplied by alpha / rank. Reference: 32."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Share of the adapter's inputs that is dropped while training. Reference: 0.05."""
+    targets: Literal["attention", "all_linear"] = "attention"
+    """Layers that carry an adapter: query and value projections as in the paper, or every linear layer of the blocks."""
+
+
+class CacheRule(Settings):
+    """What the teacher cache keeps."""
+
+    support: Literal["full", "top", "answers"] = "top"
+    """Columns kept: the whole vocabulary, the original's likeliest words and what all others weigh together, or Yes and No alone."""
+    top: int = Field(32, ge=2, le=4096)
+    """Words kept when `support` is `top`; Yes and No are always among them."""
+    retained_per_forgotten: float = Field(4.0, gt=0)
+    """Retained rows that are cached for every forgotten row; unlearning draws from these."""
+    rows_per_group: int = Field(4096, ge=16, le=1_048_576)
+    """Rows in one row group: what is in memory at a time."""
+
+
+class EvaluateRule(Settings):
+    """What recommenders are judged by."""
+
+    floor_seeds: int = Field(0, ge=0, le=32)
+    """Further Retrains with other seeds; their spread is the floor under which a difference means nothing."""

@@ -1,0 +1,266 @@
+"""The command `e2urec`.
+
+Data goes to stdout, talk to stderr. What the user can mend ends with one sentence, a hint and exit code 2; `--debug` shows where it
+came from. Heavy packages are imported inside the commands, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from e2urec_core.errors import BadSetting, UserError
+
+SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
+SCALARS = ("seed", "device", "threads")
+EXIT_USER_ERROR = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Makes an LLM recommender forget chosen users, and measures it.",
+)
+
+Workspace = Annotated[Path | None, typer.Option("--workspace", help="Folder of all results; default: $E2UREC_WORKSPACE or ./workspace.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
+
+FLAGS: dict[str, str] = {}
+
+
+@app.command(add_help_option=False)
+def unlearn(
+    dataset: Annotated[str | None, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")] = None,
+    backbone: Annotated[str | None, typer.Argument(help="Backbone, such as `tiny-t5`.")] = None,
+    method: Annotated[str | None, typer.Argument(help="Method, such as `e2urec`.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper.")] = None,
+    workspace: Workspace = None,
+    seed: Scalar = None,
+    device: Scalar = None,
+    threads: Scalar = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    show_help: Annotated[bool, typer.Option("--help", help="Show this message and the settings of the words.")] = False,
+) -> None:
+    """Forget users and measure it: e2urec unlearn DATASET BACKBONE METHOD [--section.field VALUE ...]."""
+    words = {"dataset": dataset, "backbone": backbone, "method": method}
+    if show_help:
+        _show_knobs(words, preset)
+        return
+    from flows.runs import build_run
+
+    missing = [word.upper() for word, value in words.items() if value is None]
+    if missing:
+        raise BadSetting(f"{len(missing)} of 3 words are missing: {' '.join(missing)}", hint="e2urec unlearn sample tiny-t5 e2urec")
+    _add_scalars(seed, device, threads)
+    run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
+    place = _prepare(workspace)
+    run.dataset.fingerprint()
+    from flows.unlearn import unlearn as unlearn_flow
+
+    name = unlearn_flow(run, str(place))
+    _show_report(place / "reports" / name, as_json=as_json)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="Stage, such as `unlearn`.")],
+    run: Annotated[str, typer.Option("--run", help="Run whose stage is run again.")],
+    workspace: Workspace = None,
+    seed: Scalar = None,
+    device: Scalar = None,
+    threads: Scalar = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run one stage of an earlier run again, with changed settings if any are given, and say which later stages are now stale."""
+    from flows.runs import Run, change_run
+    from tasks._journal import Journal
+
+    place = _prepare(workspace)
+    journal = Journal.open(place / "runs", run)
+    from flows.stage import STAGES, rerun_stage
+
+    if name not in STAGES:
+        raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
+    _add_scalars(seed, device, threads)
+    stale = rerun_stage(name, run, change_run(Run.model_validate(journal.record.settings), FLAGS), str(place))
+    entries = Journal.open(place / "runs", run).record.stages
+    if as_json:
+        _print({"run": run, "stage": name, "stale": stale, "stages": {label: entry.canonical() for label, entry in entries.items()}})
+    elif stale:
+        print("now stale: " + ", ".join(stale))
+        print(f"hint: e2urec stage {stale[0].split(' ')[0]} --run {run}")
+    else:
+        print("no other stage is stale")
+
+
+@app.command()
+def runs(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the runs of a workspace with the states of their stages."""
+    from tasks._journal import all_runs, place_of
+
+    records = all_runs(place_of(workspace) / "runs")
+    if as_json:
+        _print([record.canonical() for record in records])
+        return
+    if not records:
+        print("no runs yet")
+    for record in records:
+        print(f"{record.run}  {record.state}  started {record.started_at}")
+        for label, entry in record.stages.items():
+            print(
+                f"  {label:<24} {entry.state:<10} {entry.seconds:8.1f} s  {(entry.handle or {}).get('digest', '')[:12]}  {entry.fault}".rstrip()
+            )
+
+
+def main() -> None:
+    """Entry point of the command `e2urec`."""
+    FLAGS.clear()
+    debug = "--debug" in sys.argv
+    try:
+        arguments = _take_settings(sys.argv[1:])
+        app(arguments, standalone_mode=False)
+    except UserError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; finished stages are in the store, run the command again to go on\n")
+        sys.exit(130)
+    except Exception as error:
+        # Wrong words and flags that typer itself finds; it has no public base class of its own.
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            sys.stderr.write(
+                f"{BadSetting(error.format_message().rstrip('.'), hint='`e2urec --help` lists the commands and their flags')}\n"
+            )
+            sys.exit(EXIT_USER_ERROR)
+        raise
+
+
+def _take_settings(arguments: list[str]) -> list[str]:
+    """Take `--section.field VALUE` out of the arguments, into `FLAGS`."""
+    left: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        match = SETTING.match(argument)
+        if match is None:
+            left.append(argument)
+            continue
+        value = match[2] if match[2] is not None else next(waiting, None)
+        if value is None:
+            raise BadSetting(f"`{argument}` has no value", hint=f"write `{argument} VALUE`")
+        FLAGS[match[1]] = value
+    return left
+
+
+def _add_scalars(*values: str | None) -> None:
+    FLAGS.update({name: value for name, value in zip(SCALARS, values, strict=True) if value is not None})
+
+
+def _prepare(workspace: Path | None) -> Path:
+    """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
+    from e2urec_core.artifacts import Store
+    from tasks._journal import place_of
+
+    place = place_of(workspace)
+    Store(place / "store")
+    quiet = {
+        "PREFECT_HOME": str(place / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "GX_ANALYTICS_ENABLED": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    # Prefect sends warnings to the log; those of other packages are no news to our users.
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    # Without this, a terminated command would leave Prefect's in-process server behind.
+    signal.signal(signal.SIGTERM, _leave)
+    return place
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _show_report(folder: Path, *, as_json: bool) -> None:
+    from e2urec_core.report import ReportDocument, summary, text_table
+
+    text = (folder / "report.json").read_text()
+    if as_json:
+        print(text, end="")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    document = ReportDocument.from_json(text)
+    columns = list(zip(*text_table(document), strict=True))
+    table = Table(*columns[0], box=None, header_style="bold")
+    for column in columns[1:]:
+        table.add_row(*column)
+    Console().print(table)
+    print(summary(document))
+    print(f"report: {folder / 'report.html'}")
+
+
+def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:
+    from e2urec_core.plugins import kinds, load, word
+    from flows.knobs import knobs
+    from flows.presets import PRESETS, preset_sections
+    from flows.runs import FAMILIES, Run, build_run
+
+    print(
+        "usage: e2urec unlearn DATASET BACKBONE METHOD [--preset NAME] [--workspace DIR] [--json] [--debug] [--section.field VALUE ...]\n"
+    )
+    for name, base in FAMILIES.items():
+        print(f"{name + 's':<10} {', '.join(map(word, kinds(base.package)))}")
+    print(f"{'presets':<10} {', '.join(PRESETS)}")
+    if any(value is None for value in words.values()):
+        print("\nname all three words before --help to see their settings")
+        return
+    chosen = {name: str(value) for name, value in words.items()}
+    members = {name: load(base.package, chosen[name]) for name, base in FAMILIES.items()}
+    preset_sections(preset, **{name: member.model_fields["kind"].default for name, member in members.items()})
+    run: Run = build_run(chosen, preset, {})
+    section = None
+    for knob, takes, value, sentence in knobs(members, run.canonical()):
+        if (head := knob.split(".")[0]) != section:
+            section = head
+            print()
+        print(f"{knob} {value}\n    {sentence} [{takes}]")
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()

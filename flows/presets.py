@@ -1,0 +1,92 @@
+"""Named sets of settings: what a run starts from before the command's own flags.
+
+A preset is a function from the three words to plain values by section. What belongs to one dataset, backbone or method is given
+only when that one was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from e2urec_core.errors import BadSetting
+from e2urec_core.plugins import word
+
+Sections = dict[str, Any]
+
+
+def demo(dataset: str, backbone: str, method: str) -> Sections:
+    """The sample's polluted users, forgotten within three minutes on two cores."""
+    return {
+        "split": {"holdout_share": 0.1},
+        "forget": {"share": 1.0, "cohort": "polluted"} if dataset == "sample" else {},
+        "training": {"num_epochs": 8, "batch_size": 32, "learning_rate": 1e-3},
+        "augment": {"num_epochs": 3, "batch_size": 32, "learning_rate": 5e-4},
+        "evaluate": {"floor_seeds": 1},
+        "method": {
+            "suppression": 12.0,
+            "training": {"num_epochs": 8, "batch_size": 64, "learning_rate": 8e-3, "schedule": "linear", "warmup_share": 0.05},
+        }
+        if method == "e2urec"
+        else {},
+    }
+
+
+def default(dataset: str, backbone: str, method: str) -> Sections:
+    """All rows, early stopping, no further Retrains; what a data team starts from."""
+    return {"training": {"num_epochs": 10, "batch_size": 64, "learning_rate": 1e-3, "patience": 2}}
+
+
+def smoke(dataset: str, backbone: str, method: str) -> Sections:
+    """The newest 20,000 examples and few passes: the whole story on real rows within minutes."""
+    return {
+        "split": {"last_examples": 20_000},
+        "forget": {"share": 0.2},
+        "backbone": {"vocabulary": 4000},
+        "training": {"num_epochs": 4, "batch_size": 64, "learning_rate": 1e-3},
+        "augment": {"num_epochs": 2, "batch_size": 64, "learning_rate": 5e-4},
+        "method": {"suppression": 4.0, "training": {"num_epochs": 2, "batch_size": 64, "learning_rate": 4e-3}}
+        if method == "e2urec"
+        else {},
+    }
+
+
+def paper(dataset: str, backbone: str, method: str) -> Sections:
+    """The reference's protocol: the newest 100,000 examples, 6:2:2, a fifth of the training users, nobody held out."""
+    return {
+        "prompt": {"template": "reference", "history_length": 10, "min_history": 5, "like_above": 3.0},
+        "split": {"train_share": 0.6, "validation_share": 0.2, "holdout_share": 0.0, "last_examples": 100_000},
+        "forget": {"share": 0.2},
+        "training": {
+            "num_epochs": 100,
+            "batch_size": 32,
+            "learning_rate": 5e-4,
+            "patience": 3,
+            "schedule": "constant",
+            "warmup_share": 0.0,
+        },
+        "augment": {"num_epochs": 1, "batch_size": 16, "learning_rate": 5e-5, "schedule": "constant", "warmup_share": 0.0},
+        "method": {
+            "suppression": 2.0,
+            "forget_weight": 0.6,
+            "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.05, "targets": "attention"},
+            "training": {"num_epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "schedule": "constant", "warmup_share": 0.0},
+        }
+        if method == "e2urec"
+        else {},
+    }
+
+
+PRESETS: dict[str, Callable[[str, str, str], Sections]] = {"demo": demo, "default": default, "smoke": smoke, "paper": paper}
+
+
+def preset_sections(name: str | None, dataset: str, backbone: str, method: str) -> Sections:
+    """The values of preset `name`; without a name, `demo` for the sample and `default` for everything else.
+
+    Raises:
+        BadSetting: There is no such preset.
+    """
+    chosen = name or ("demo" if dataset == "sample" else "default")
+    if chosen not in PRESETS:
+        raise BadSetting(f"there is no preset `{chosen}`", hint=f"presets: {', '.join(map(word, PRESETS))}")
+    return PRESETS[chosen](dataset, backbone, method)

@@ -1,0 +1,148 @@
+"""The settings of a whole run, assembled from their owners, and how they are made from words and flags."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
+
+from e2urec_core.backbones.base import Backbone
+from e2urec_core.data.forget import ForgetRule
+from e2urec_core.data.prompts import PromptRule
+from e2urec_core.data.split import SplitRule
+from e2urec_core.datasets.base import Dataset
+from e2urec_core.errors import BadSetting
+from e2urec_core.methods.base import Method
+from e2urec_core.plugins import load
+from e2urec_core.settings import CacheRule, EvaluateRule, Settings, Training
+from flows.presets import Sections, preset_sections
+
+FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
+
+
+class Run(Settings):
+    """Everything that decides what a run gives."""
+
+    dataset: SerializeAsAny[Dataset]
+    """Where the ratings come from."""
+    backbone: SerializeAsAny[Backbone]
+    """The network."""
+    method: SerializeAsAny[Method]
+    """How users are forgotten."""
+    prompt: PromptRule = PromptRule()
+    """How a rating becomes a prompt."""
+    split: SplitRule = SplitRule()
+    """Where the examples are cut."""
+    forget: ForgetRule = ForgetRule()
+    """Who is forgotten."""
+    training: Training = Training()
+    """Schedule of the original and of every Retrain."""
+    augment: Training = Training(num_epochs=2, batch_size=32, learning_rate=5e-4)
+    """Schedule of the augmented model: the original, trained further on the forgotten rows."""
+    cache: CacheRule = CacheRule()
+    """What the teacher cache keeps."""
+    evaluate: EvaluateRule = EvaluateRule()
+    """What recommenders are judged by."""
+    seed: int = Field(0, ge=0, le=2**31)
+    """Seed of everything that is drawn."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are trained and scored."""
+    threads: int = Field(2, ge=1, le=256)
+    """CPU threads of a training stage; part of every result's key, because the number of threads changes the last digits."""
+
+
+def build_run(words: Mapping[str, str], preset: str | None, flags: Mapping[str, str]) -> Run:
+    """The settings that three words, a preset and flags such as `method.suppression` describe; flags win.
+
+    Raises:
+        BadSetting: A word, flag or value that the settings do not admit, with the nearest that they do.
+    """
+    members = {family: load(base.package, words[family]) for family, base in FAMILIES.items()}
+    kinds = {family: member.model_fields["kind"].default for family, member in members.items()}
+    sections: Sections = {family: {"kind": kind} for family, kind in kinds.items()}
+    _merge(sections, preset_sections(preset, **kinds))
+    return changed(sections, members, flags)
+
+
+def change_run(run: Run, flags: Mapping[str, str]) -> Run:
+    """`run` with flags applied."""
+    members = {family: type(getattr(run, family)) for family in FAMILIES}
+    return changed(run.canonical(), members, flags)
+
+
+def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> Run:
+    """The run that `sections` describe once `flags` are put in."""
+    for name, value in flags.items():
+        path = name.replace("-", "_").split(".")
+        _refuse_unknown(path, members, name)
+        place = sections
+        for step in path[:-1]:
+            place = place.setdefault(step, {})
+        place[path[-1]] = None if value in ("none", "None") else value
+    try:
+        return Run.model_validate(sections)
+    except ValidationError as error:
+        raise bad_value(error, members) from None
+
+
+def fields_of(path: list[str], members: Mapping[str, type[BaseModel]]) -> type[BaseModel] | None:
+    """The settings class at a dotted path, `Run` at the empty one; None where the path ends in a value."""
+    place: type[BaseModel] = Run
+    for depth, step in enumerate(path):
+        field = place.model_fields.get(step)
+        if field is None:
+            return None
+        inner = members[step] if depth == 0 and step in members else field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        place = inner
+    return place
+
+
+def flag(path: tuple[int | str, ...] | list[str]) -> str:
+    """How a setting is spelled on the command line."""
+    return "--" + ".".join(str(step).replace("_", "-") for step in path)
+
+
+def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]]) -> BadSetting:
+    """The first thing wrong with the settings, in one sentence."""
+    first = error.errors(include_url=False)[0]
+    # A plugin's own validation starts a path of its own below the section, without naming the family's class.
+    path = [str(step) for step in first["loc"]]
+    owner = fields_of(path[:-1], members)
+    sentence = owner.model_fields[path[-1]].description if owner and path[-1] in owner.model_fields else None
+    said = str(first["msg"]).removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    more = f" ({error.error_count() - 1} more are wrong)" if error.error_count() > 1 else ""
+    given = first["input"]
+    shown = f"`{flag(path)} {given}`" if isinstance(given, str | int | float) else f"`{flag(path)}`"
+    return BadSetting(f"{shown} is refused: {said}{more}", hint=sentence or f"see the settings of `{flag(path[:1])}` with `--help`")
+
+
+def _refuse_unknown(path: list[str], members: Mapping[str, type[BaseModel]], name: str) -> None:
+    for depth in range(len(path)):
+        owner = fields_of(path[:depth], members)
+        if owner is None or (path[depth] in owner.model_fields and path[depth] != "kind"):
+            continue
+        known = [field for field in owner.model_fields if field != "kind"]
+        near = difflib.get_close_matches(path[depth], known, n=1)
+        offer = f"did you mean `{flag([*path[:depth], near[0]])}`? " if near else ""
+        below = f" of `{flag(path[:depth])}`" if depth else ""
+        raise BadSetting(
+            f"there is no setting `--{name}`", hint=f"{offer}settings{below}: {', '.join(field.replace('_', '-') for field in known)}"
+        )
+    if fields_of(path, members) is not None:
+        raise BadSetting(f"`--{name}` is a group of settings, not one", hint=f"name one of them, such as `{flag([*path, 'FIELD'])}`")
+    owner = fields_of(path[:-1], members)
+    if owner is None:
+        raise BadSetting(f"there is no setting `--{name}`", hint=f"`{flag(path[:-1])}` is a single value")
+
+
+def _merge(below: Sections, above: Sections) -> None:
+    for name, value in above.items():
+        if isinstance(value, dict):
+            _merge(below.setdefault(name, {}), value)
+        else:
+            below[name] = value

@@ -1,0 +1,35 @@
+"""Runs one stage of an earlier run again."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.rooms import reopen_room
+from flows.runs import Run
+from flows.unlearn import tell
+from tasks._journal import Journal, place_of
+from tasks.report import hand_out
+
+STAGES = (
+    "ingest",
+    "split",
+    "forget",
+    "train-original",
+    "train-augmented",
+    "cache-teachers",
+    "unlearn",
+    "train-retrained",
+    "evaluate",
+    "report",
+)
+
+
+@flow(name="stage", flow_run_name="{stage} of {name}", persist_result=False)
+def rerun_stage(stage: str, name: str, run: Run, workspace: str = "workspace") -> list[str]:
+    """Run `stage` of the run `name` again with the settings `run`; returns the labels of stages that are now stale."""
+    journal = Journal.open(place_of(workspace) / "runs", name)
+    with reopen_room(journal, run, stage, STAGES, workspace) as room:
+        report, unlearned = tell(run)
+        if stage == "report":
+            hand_out(room, report, unlearned)
+    return room.stale

@@ -1,0 +1,65 @@
+"""The main story: from raw ratings to an unlearned recommender, its distance to Retrain, and a report."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from e2urec_core.artifacts import Augmented, Report, TeacherLogits, Unlearned
+from flows.rooms import open_room
+from flows.runs import Run
+from tasks._room import ROOM
+from tasks._stage import Seat
+from tasks.cache_logits import cache_teacher_logits
+from tasks.evaluate import evaluate
+from tasks.forget import choose_forgotten
+from tasks.ingest import ingest
+from tasks.report import hand_out, write_report
+from tasks.split import split_by_time
+from tasks.train import train_augmented, train_original, train_retrained
+from tasks.unlearn import unlearn_users
+
+
+@flow(name="unlearn", flow_run_name="unlearn {run.dataset.kind} {run.method.kind}", persist_result=False, validate_parameters=True)
+def unlearn(run: Run, workspace: str = "workspace") -> str:
+    """Forget users and measure it: ingest, split, forget, train, cache, unlearn, evaluate, report. Returns the run's name."""
+    with open_room(run, workspace) as room:
+        report, unlearned = tell(run)
+        hand_out(room, report, unlearned)
+        return room.journal.record.run
+
+
+def tell(run: Run) -> tuple[Report, Unlearned]:
+    """The stages in their order; each is taken from the store where it was run before."""
+    room, seat = ROOM.get(), Seat(seed=run.seed, device=run.device, threads=run.threads)
+    rows = ingest(run.dataset)
+    examples = split_by_time(rows, run.prompt, run.split, run.seed)
+    request = choose_forgotten(rows, examples, run.forget, run.seed)
+    original = train_original(examples, run.backbone, run.training, seat)
+
+    augmented = teachers = None
+    if run.method.wants(Augmented) or run.method.wants(TeacherLogits):
+        augmented = train_augmented(original, examples, request, run.augment, seat)
+    if run.method.wants(TeacherLogits):
+        teachers = cache_teacher_logits(original, augmented, examples, request, run.cache, seat)
+    unlearned = unlearn_users(run.method, original, examples, request, augmented, teachers, seat)
+
+    seats = [seat.model_copy(update={"seed": run.seed + further}) for further in range(run.evaluate.floor_seeds + 1)]
+    retrained, *further = (
+        train_retrained(original, examples, request, run.backbone, run.training, each, paired=each == seat) for each in seats
+    )
+    scores = evaluate(run.method.kind, unlearned, original, retrained, further, examples, request, seat)
+    seconds = {label: entry.seconds for label, entry in room.journal.record.stages.items() if label != "report"}
+    report = write_report(
+        room.journal.record.run,
+        run.method.kind,
+        run.method.title,
+        scores,
+        request,
+        original,
+        retrained,
+        augmented,
+        unlearned,
+        seconds,
+        run.canonical(),
+    )
+    return report, unlearned

@@ -1,0 +1,54 @@
+"""What the stages of one run share: the workspace, the journal, the tracker, and which stages are to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from e2urec_core.artifacts import Store
+from tasks._journal import Journal
+from tasks._tracking import Tracker
+
+Mode = Literal["use", "force", "recorded", "compare"]
+
+
+def run_everything(stage: str) -> Mode:
+    """Take each stage from the store if it was run before, else run it."""
+    return "use"
+
+
+@dataclass
+class Room:
+    """Shared by the stages of one run.
+
+    Args:
+        workspace: The workspace's folder, absolute.
+        store: Its store.
+        journal: What this run did.
+        tracker: Its MLflow run.
+        mode: What to do with a stage: `use` the store or run it, `force` it to run, take what is `recorded` in the journal, or only
+            `compare` its key with the recorded one and call it stale.
+        stale: Labels of the stages that were found stale.
+    """
+
+    workspace: Path
+    store: Store
+    journal: Journal
+    tracker: Tracker
+    mode: Callable[[str], Mode] = run_everything
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def reports(self) -> Path:
+        """Folder of this run's report."""
+        return self.workspace / "reports" / self.journal.record.run
+
+
+ROOM: ContextVar[Room] = ContextVar("room")
+
+
+class StoryEnds(BaseException):
+    """A later stage of a run has never been reached, so a rerun of an earlier one has nothing more to compare."""

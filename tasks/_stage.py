@@ -1,0 +1,277 @@
+"""A stage: a Prefect task around one function, with a key, the store, a contract, tracking and progress.
+
+The function is handed an open `Work` and the stage's arguments; it writes files into `work.place` and returns the number of rows.
+Around it, the stage looks its key up in the store, takes what is there, or runs the function, holds the tables against their
+contracts, publishes all or nothing, and notes in the run's journal what it gave.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from prefect.tasks import exponential_backoff
+
+from e2urec_core.artifacts import Artifact, StageRecord, digest_of, file_digest
+from e2urec_core.errors import StorageFailed, UnknownRun, UserError
+from e2urec_core.settings import Settings
+from tasks import _gate
+from tasks._journal import StageEntry
+from tasks._progress import progress, say
+from tasks._room import ROOM, Room, StoryEnds
+from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
+
+if TYPE_CHECKING:
+    from e2urec_core.training import Bench
+
+A = TypeVar("A", bound=Artifact)
+
+RETRIES, FIRST_DELAY_S = 2, 2
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
+# What only draws and words the report does not change what other stages give.
+REPORT_STAGES = ("evaluate", "report")
+
+
+class Seat(Settings):
+    """Where and from which seed a training stage works; part of its key."""
+
+    seed: int
+    """Seed of everything that is drawn."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of the networks."""
+    threads: int = 2
+    """CPU threads."""
+
+
+@dataclass
+class Work:
+    """What a stage's function is handed.
+
+    Args:
+        room: Shared with the run's other stages.
+        place: Empty folder to write into.
+        watch: Told how far the stage has come.
+        metrics: Takes the stage's numbers.
+    """
+
+    room: Room
+    place: Path
+    watch: Callable[[int, int, str, Mapping[str, float]], None]
+    metrics: StageMetrics
+
+    def open(self, handle: Artifact) -> Path:
+        """The folder of an earlier artifact, every byte verified."""
+        return self.room.store.open(handle)
+
+    def bench(self, seat: Seat) -> Bench:
+        """Device, seed and watcher for the core; sets the number of threads.
+
+        Raises:
+            BadSetting: The device is not there.
+        """
+        import torch
+
+        from e2urec_core.errors import BadSetting
+        from e2urec_core.training import Bench
+
+        if seat.device == "cuda" and not torch.cuda.is_available():
+            raise BadSetting("`--device cuda` is refused: torch sees 0 CUDA devices", hint="take `--device cpu`, or a CUDA build of torch")
+        torch.set_num_threads(seat.threads)
+
+        def watch(done: int, total: int, unit: str, numbers: Mapping[str, float]) -> None:
+            self.watch(done, total, unit, numbers)
+            if numbers:
+                self.metrics.step(done, numbers)
+
+        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch)
+
+
+def stage(
+    name: str, *, writes: type[A], aside: Sequence[str] = (), label: Callable[[Mapping[str, Any]], str] | None = None
+) -> Callable[[Callable[..., int]], Callable[..., A]]:
+    """Make a stage of a function.
+
+    Args:
+        name: Name of the stage on the command line and in Prefect.
+        writes: Kind of the artifact it gives.
+        aside: Arguments that do not change what it gives, such as measured times; they stay out of the key.
+        label: Tells apart several runs of the stage in one pipeline run, from its arguments.
+    """
+
+    def wrap(body: Callable[..., int]) -> Callable[..., A]:
+        signature = inspect.signature(body)
+        bound_to = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+        @functools.wraps(body)
+        def call(*args: Any, **kwargs: Any) -> A:
+            room = ROOM.get()
+            given = bound_to.bind(*args, **kwargs).arguments
+            title = label(given) if label else name
+            key = stage_key(name, writes, {argument: value for argument, value in given.items() if argument not in aside})
+            mode = room.mode(name)
+            if mode in ("recorded", "compare"):
+                return _recorded(room, title, key, writes, compare=mode == "compare")
+
+            made: list[A] = []
+
+            def run_or_take() -> Any:
+                if mode == "use" and (known := room.store.recall(key)) is not None:
+                    handle = _take(room, title, key, writes, known)
+                    made.append(handle)
+                    return Completed(name="Cached", message=f"{title} was taken from the store: {handle.kind} {handle.short}", data=handle)
+                made.append(_run(room, title, key, writes, body, given))
+                return made[-1]
+
+            once = task(
+                name=name,
+                task_run_name=title,
+                description=inspect.getdoc(body),
+                retries=RETRIES,
+                retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
+                retry_jitter_factor=0.5,
+                retry_condition_fn=_may_pass,
+                persist_result=False,
+                cache_policy=NO_CACHE,
+                log_prints=False,
+            )(run_or_take)
+            once()  # type: ignore[unused-coroutine]
+            # A task that ends in a state of its own name gives that state to its caller, so the handle is taken from here.
+            return made[-1]
+
+        return call
+
+    return wrap
+
+
+def stage_key(name: str, writes: type[Artifact], given: Mapping[str, Any]) -> str:
+    """Digest of everything that decides what a stage gives: inputs, rules, code, versions."""
+    return digest_of(
+        {
+            "stage": name,
+            "writes": writes.kind,
+            "given": {argument: _plain(value) for argument, value in given.items()},
+            "code": _code_digest(name in REPORT_STAGES),
+            "versions": {package: version(package) for package in PACKAGES},
+            "python": sys.version_info[:2],
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Artifact):
+        return value.digest
+    if isinstance(value, Settings):
+        told = value.canonical()
+        fingerprint = getattr(value, "fingerprint", None)
+        return {**told, "fingerprint": fingerprint()} if fingerprint else told
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@lru_cache
+def _code_digest(with_report: bool) -> str:
+    import data_contracts
+    import e2urec_core
+
+    digests = []
+    for package in (e2urec_core, data_contracts):
+        root = Path(str(package.__file__)).parent
+        files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".html"))
+        digests += [
+            [str(path.relative_to(root)), file_digest(path)]
+            for path in files
+            if with_report or "report" not in path.relative_to(root).parts
+        ]
+    return digest_of(digests)
+
+
+def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord) -> A:
+    handle = writes.model_validate(known.handle)
+    say(f"{title:<18} cached      {handle.kind} {handle.short}")
+    with room.tracker.stage(title) as (_, tags):
+        tags |= {STATE_TAG: "cached", DIGEST_TAG: handle.digest}
+    entry = StageEntry(state="cached", key=key, kind=handle.kind, handle=handle.canonical(), seconds=known.seconds)
+    room.journal.note(title, entry)
+    return handle
+
+
+def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any]) -> A:
+    room.journal.note(title, StageEntry(state="running", key=key))
+    started = time.perf_counter()
+    try:
+        with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
+            with progress(title) as watch:
+                rows = body(Work(room, place, watch, metrics), **given)
+            _gate.check(writes, place)
+            parents = tuple(sorted({handle.digest for value in given.values() for handle in _handles(value)}))
+            handle = room.store.publish(writes, place, parents=parents, rows=rows, made_by=title)
+            seconds = time.perf_counter() - started
+            metrics.final({"seconds": seconds, "rows": float(rows)})
+            tags |= {STATE_TAG: "completed", DIGEST_TAG: handle.digest}
+    except OSError as error:
+        _fail(room, title, key, error)
+        raise StorageFailed(
+            f"{title} could not read or write a file: {error.strerror or error}", hint="check the disk, then run the command again"
+        ) from error
+    except BaseException as error:
+        _fail(room, title, key, error)
+        raise
+    room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
+    room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
+    say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")
+    return handle
+
+
+def _fail(room: Room, title: str, key: str, error: BaseException) -> None:
+    told = str(error).splitlines()[0] if isinstance(error, UserError) else type(error).__name__
+    room.journal.note(title, StageEntry(state="failed", key=key, fault=told))
+
+
+def _recorded(room: Room, title: str, key: str, writes: type[A], *, compare: bool) -> A:
+    entry = room.journal.entry(title)
+    handle = entry.artifact() if entry else None
+    if entry is None or handle is None:
+        if compare:
+            raise StoryEnds(title)
+        raise UnknownRun(
+            f"run `{room.journal.record.run}` never finished its stage `{title}`, which this one needs",
+            hint=f"run `e2urec stage {title.split(' ', maxsplit=1)[0]} --run {room.journal.record.run}` first",
+        )
+    if entry.key != key:
+        room.stale.append(title)
+        room.journal.note(title, entry.model_copy(update={"state": "stale"}))
+    assert isinstance(handle, writes)
+    return handle
+
+
+def _handles(value: Any) -> list[Artifact]:
+    if isinstance(value, Artifact):
+        return [value]
+    return [handle for item in value for handle in _handles(item)] if isinstance(value, list | tuple) else []
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a failure may be gone at the next try: memory and files may, bad input may not."""
+    try:
+        state.result()
+    except StorageFailed:
+        return True
+    except UserError:
+        return False
+    except (MemoryError, OSError):
+        return True
+    except Exception as error:
+        return type(error).__name__ == "OutOfMemoryError"
+    return False

@@ -1,0 +1,130 @@
+"""Writes the report, hands it to MLflow and Prefect, and logs the unlearned recommender as a model that other tools can load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, Report, Retrained, Scores, Unlearned
+from tasks._room import Room
+from tasks._stage import Work, stage
+
+REPORT_JSON, REPORT_PAGE = "report.json", "report.html"
+MODEL_NAME = "recommender"
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "answers.json")
+
+
+@stage("report", writes=Report, aside=("run", "seconds"))
+def write_report(
+    work: Work,
+    run: str,
+    method: str,
+    title: str,
+    scores: Scores,
+    request: ForgetRequest,
+    original: Original,
+    retrained: Retrained,
+    augmented: Augmented | None,
+    unlearned: Unlearned,
+    seconds: Mapping[str, float],
+    settings: Mapping[str, Any],
+) -> int:
+    """Write report.json and report.html."""
+    from e2urec_core.report import render
+    from e2urec_core.report.assemble import assemble
+
+    given: dict[str, Artifact | None] = {
+        "scores": scores,
+        "request": request,
+        "original": original,
+        "retrain": retrained,
+        "augmented": augmented,
+        method: unlearned,
+    }
+    folders = {name: work.open(handle) if handle else None for name, handle in given.items()}
+    digests = {name: handle.digest for name, handle in given.items() if handle}
+    document = assemble(run, method, title, folders, seconds, settings, digests)
+    (work.place / REPORT_JSON).write_text(document.to_json())
+    (work.place / REPORT_PAGE).write_text(render(document))
+    return len(document.rows)
+
+
+def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
+    """Put the report where people look for it: the run's folder, MLflow, Prefect; returns the folder.
+
+    The report of an equal run may come from the store; the copies carry this run's name.
+    """
+    from e2urec_core.report import ReportDocument, render
+    from e2urec_core.report.wording import text_table
+
+    stored = room.store.open(report)
+    document = ReportDocument.from_json((stored / REPORT_JSON).read_text())
+    name = room.journal.record.run
+    room.reports.mkdir(parents=True, exist_ok=True)
+    if document.run == name:
+        for file in (REPORT_JSON, REPORT_PAGE):
+            shutil.copyfile(stored / file, room.reports / file)
+    else:
+        document = document.model_copy(update={"run": name})
+        (room.reports / REPORT_JSON).write_text(document.to_json())
+        (room.reports / REPORT_PAGE).write_text(render(document))
+    measures = {
+        f"{row.method}.{measure}": float(value)
+        for row in document.rows
+        for measure, value in row.canonical().items()
+        if isinstance(value, int | float)
+    }
+    room.tracker.metrics(measures)
+    room.tracker.files(room.reports, "report")
+    folder = room.store.open(unlearned)
+    if (folder / "adapter").is_dir():
+        room.tracker.files(folder / "adapter", "adapter")
+    log_model(room, folder)
+    _show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
+    return room.reports
+
+
+def log_model(room: Room, folder: Path) -> None:
+    """Log the merged recommender as one MLflow model made from code: safetensors and JSON, no pickle, no absolute path."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    signature = ModelSignature(Schema([ColSpec(DataType.string, "prompt")]), Schema([ColSpec(DataType.double, "yes_probability")]))
+    with room.store.workplace() as place:
+        bundle = place / "bundle"
+        bundle.mkdir()
+        for name in MODEL_FILES:
+            shutil.copyfile(folder / name, bundle / name)
+        code = place / "served_model.py"
+        shutil.copyfile(Path(__file__).with_name("_served_model.py"), code)
+        with mlflow.start_run(run_id=room.tracker.run_id):
+            mlflow.pyfunc.log_model(
+                name=MODEL_NAME,
+                python_model=str(code),
+                artifacts={"bundle": str(bundle)},
+                signature=signature,
+                pip_requirements=_requirements(),
+                metadata={"answers": json.loads((bundle / "answers.json").read_text())},
+            )
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [
+        f"{package}=={version(package).split('+')[0]}"
+        for package in ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+    ]
+
+
+def _show_in_prefect(table: list[list[str]], page: Path, run: str) -> None:
+    from prefect.artifacts import create_link_artifact, create_table_artifact
+
+    head, *rows = table
+    key = "".join(letter if letter.isalnum() else "-" for letter in run.lower())
+    create_table_artifact(key=f"results-{key}", table=[dict(zip(head, row, strict=True)) for row in rows], description=f"Results of {run}")
+    create_link_artifact(key=f"report-{key}", link=page.as_uri(), link_text=f"Report of {run}")

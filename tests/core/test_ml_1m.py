@@ -1,0 +1,140 @@
+"""MovieLens-1M: what a good folder gives. All rows here are invented; the real ones are only counted, and only where they lie."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from e2urec_core.datasets.base import Dataset, ordered
+from e2urec_core.datasets.ml_1m import CODES, Ml1m
+
+REPOSITORY = Path(__file__).parents[2]
+REAL = REPOSITORY.parent / "shared" / "data" / "ml-1m-tail"
+
+RATINGS = b"901::41::5::978300019\n901::42::1::978300020\n902::41::3::978300021\n"
+MOVIES = 'Café "Noir", The (1991)'.encode("latin-1").join((b"41::", b"::Drama|Comedy\n")) + b"42::Plain: A Tale (1990)::Western\n"
+USERS = b"901::F::25::9::00000\n902::M::1::0::11111-2222\n"
+
+
+def folder(place: Path, *, ratings: bytes = RATINGS, movies: bytes = MOVIES, users: bytes = USERS) -> Ml1m:
+    for name, data in (("ratings.dat", ratings), ("movies.dat", movies), ("users.dat", users)):
+        (place / name).write_bytes(data)
+    return Ml1m(path=place)
+
+
+def test_ratings_keep_the_order_and_values_of_the_file(tmp_path: Path) -> None:
+    rows = folder(tmp_path).read().interactions
+    assert rows.columns == ["user_id", "item_id", "rating", "timestamp_s"]
+    assert [str(kind) for kind in rows.dtypes] == ["String", "String", "Float32", "Int64"]
+    assert rows.rows() == [("901", "41", 5.0, 978300019), ("901", "42", 1.0, 978300020), ("902", "41", 3.0, 978300021)]
+
+
+def test_titles_keep_commas_quotes_colons_and_accents(tmp_path: Path) -> None:
+    assert folder(tmp_path).read().items.rows() == [("41", 'Café "Noir", The (1991)'), ("42", "Plain: A Tale (1990)")]
+
+
+def test_titles_lose_control_characters_and_nothing_else(tmp_path: Path) -> None:
+    movies = b"41:: A\x07 Title\x1f\x1b (1991) ::Drama\n42::\x7fB::Drama\n"
+    assert folder(tmp_path, movies=movies).read().items["title"].to_list() == [" A Title (1991) ", "B"]
+
+
+def test_a_profile_is_one_sentence_about_gender_age_and_work(tmp_path: Path) -> None:
+    users = folder(tmp_path).read().users
+    assert users.rows() == [
+        ("901", "The user is a female, aged 25-34, who works as a homemaker.", None),
+        ("902", "The user is a male, aged under 18, who has an unstated occupation.", None),
+    ]
+
+
+def test_every_code_of_the_format_has_its_own_words() -> None:
+    assert [len(set(words.values())) for words in CODES.values()] == [2, 7, 21]
+    assert CODES["Occupation"]["12"] == "works as a programmer"
+    assert CODES["Occupation"]["20"] == "works as a writer"
+    assert list(CODES["Age"]) == ["1", "18", "25", "35", "45", "50", "56"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.removesuffix(b"\n"),
+        lambda data: b"\n  \n" + data.replace(b"\n", b"\n\n"),
+    ],
+    ids=["crlf", "no-final-newline", "blank-lines"],
+)
+def test_line_ends_and_blank_lines_do_not_change_the_tables(tmp_path: Path, change) -> None:
+    plain = folder(tmp_path).read()
+    changed = folder(tmp_path, ratings=change(RATINGS), movies=change(MOVIES), users=change(USERS)).read()
+    assert changed.interactions.equals(plain.interactions)
+    assert changed.items.equals(plain.items)
+    assert changed.users.equals(plain.users)
+
+
+def test_a_byte_order_mark_of_utf_8_before_latin_1_text_is_passed_over(tmp_path: Path) -> None:
+    plain = folder(tmp_path).read()
+    marked = folder(tmp_path, ratings=b"\xef\xbb\xbf" + RATINGS, movies=b"\xef\xbb\xbf" + MOVIES, users=b"\xef\xbb\xbf" + USERS).read()
+    assert marked.interactions.equals(plain.interactions)
+    assert marked.items.equals(plain.items)
+    assert marked.users.equals(plain.users)
+
+
+def test_ids_lose_spaces_and_leading_zeros_alike_in_all_files(tmp_path: Path) -> None:
+    ratings, movies, users = b" 007 ::042::4::978300019\n", b"0042::A::Drama\n0::B::Drama\n00::C::Drama\n", b"07::F::25::9::0\n"
+    tables = folder(tmp_path, ratings=ratings, movies=movies, users=users).read()
+    assert tables.interactions.rows() == [("7", "42", 4.0, 978300019)]
+    assert tables.items["item_id"].to_list() == ["42", "0", "0"]
+    assert tables.users["user_id"].to_list() == ["7"]
+
+
+def test_an_id_longer_than_any_integer_type_stays_whole(tmp_path: Path) -> None:
+    long = b"9" * 40
+    tables = folder(tmp_path, ratings=b"901::" + long + b"::4::1\n", movies=long + b"::A::Drama\n").read()
+    assert tables.interactions["item_id"].to_list() == [long.decode()]
+
+
+def test_the_order_of_lines_does_not_change_the_ordered_tables(tmp_path: Path) -> None:
+    one = ordered(folder(tmp_path).read())
+    backwards = [b"\n".join(reversed(data.splitlines())) for data in (RATINGS, MOVIES, USERS)]
+    other = ordered(folder(tmp_path, ratings=backwards[0], movies=backwards[1], users=backwards[2]).read())
+    assert other.interactions.equals(one.interactions)
+    assert other.items.equals(one.items)
+    assert other.users.equals(one.users)
+
+
+def test_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, same = folder(tmp_path / "a"), folder(tmp_path / "b")
+    assert one.fingerprint() == same.fingerprint()
+    assert len(one.fingerprint()) == 64
+    for name in ("ratings", "movies", "users"):
+        assert folder(tmp_path / "b", **{name: b"\n"}).fingerprint() != one.fingerprint()
+    assert folder(tmp_path / "b", ratings=RATINGS + MOVIES[:9], movies=MOVIES[9:]).fingerprint() != one.fingerprint()
+
+
+def test_settings_make_a_round_trip_through_json(tmp_path: Path) -> None:
+    dataset = Ml1m(path=tmp_path)
+    assert Dataset.model_validate(json.loads(json.dumps(dataset.canonical()))) == dataset
+    assert Ml1m().canonical() == {"kind": "ml_1m", "path": None}
+
+
+def test_importing_the_dataset_imports_no_polars() -> None:
+    code = "import sys, e2urec_core.datasets.ml_1m; assert 'polars' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real MovieLens rows do not lie beside the project")
+def test_the_real_folder_is_read_whole() -> None:
+    tables = ordered(Ml1m(path=REAL).read())
+    assert (tables.interactions.height, tables.items.height, tables.users.height) == (200_042, 3_883, 6_040)
+    assert tables.interactions["rating"].unique().sort().to_list() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    lines = (REAL / "movies.dat").read_bytes().splitlines()
+    accented = sorted(line.split(b"::")[1].decode("latin-1") for line in lines if not line.isascii())
+    assert accented
+    assert sorted(title for title in tables.items["title"] if not title.isascii()) == accented
+    assert all(profile.startswith("The user is a ") and profile.endswith(".") for profile in tables.users["profile"])
