@@ -78,7 +78,7 @@ class Fitted:
     Args:
         curve: Loss of every step.
         validation: Validation loss after each pass, nats; empty without early stopping.
-        best_pass: Pass whose weights were kept, from 1; 0 means the weights before the first step.
+        best_pass: Pass whose weights were kept, counted from 1.
         seconds: Wall-clock time of the loop.
     """
 
@@ -131,10 +131,12 @@ def fit(
                 parts = {name: part.item() for name, part in loss.parts.items()}
                 point = CurvePoint(len(curve) + 1, sum(parts.values()), parts)
                 if not math.isfinite(point.loss):
-                    raise _diverged(purpose, point, curve, training)
+                    raise _diverged(f"the loss of {purpose}", point.loss, curve, training)
                 optimiser.zero_grad(set_to_none=True)
                 loss.total().backward()
-                torch.nn.utils.clip_grad_norm_(trained, training.max_gradient_norm)
+                norm = torch.nn.utils.clip_grad_norm_(trained, training.max_gradient_norm)
+                if not math.isfinite(norm.item()):
+                    raise _diverged(f"the gradient of {purpose}", norm.item(), curve, training)
                 optimiser.step()
                 rate.step()
                 curve.append(point)
@@ -143,6 +145,8 @@ def fit(
                 assert validate is not None, f"{purpose}: early stopping needs a validation loss"
                 network.eval()
                 losses.append(validate())
+                if not math.isfinite(losses[-1]):
+                    raise _diverged(f"the validation loss of {purpose}", losses[-1], curve, training)
                 if losses[-1] < best:
                     best, best_pass = losses[-1], number + 1
                     best_weights = {name: weight.detach().clone() for name, weight in network.named_parameters() if weight.requires_grad}
@@ -222,10 +226,10 @@ def rate_factor(at: int, num_steps: int, training: Training) -> float:
     return max(0.0, (num_steps - at) / max(1, num_steps - warmup))
 
 
-def _diverged(purpose: str, point: CurvePoint, curve: list[CurvePoint], training: Training) -> Diverged:
+def _diverged(what: str, value: float, curve: list[CurvePoint], training: Training) -> Diverged:
     before = f"{curve[-1].loss:.4g} at step {curve[-1].step}" if curve else "none: this was the first step"
     return Diverged(
-        f"the loss of {purpose} is {point.loss} at step {point.step}",
+        f"{what} is {value} at step {len(curve) + 1}",
         facts={"last finite loss": before, "learning rate": training.learning_rate},
-        hint="lower the learning rate; the weights before this step were not published",
+        hint="lower the learning rate; nothing of this stage was published",
     )

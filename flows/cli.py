@@ -120,9 +120,8 @@ def runs(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = Fa
     for record in records:
         print(f"{record.run}  {record.state}  started {record.started_at}")
         for label, entry in record.stages.items():
-            print(
-                f"  {label:<24} {entry.state:<10} {entry.seconds:8.1f} s  {(entry.handle or {}).get('digest', '')[:12]}  {entry.fault}".rstrip()
-            )
+            digest = (entry.handle or {}).get("digest", "")[:12]
+            print(f"  {label:<24} {entry.state:<10} {entry.seconds:8.1f} s  {digest}  {entry.fault}".rstrip())
 
 
 def main() -> None:
@@ -172,7 +171,7 @@ def _add_scalars(*values: str | None) -> None:
 
 def _prepare(workspace: Path | None) -> Path:
     """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
-    from e2urec_core.artifacts import Store
+    from e2urec_core.store import Store
     from tasks._journal import place_of
 
     place = place_of(workspace)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2urec_core.artifacts import Store
 from e2urec_core.plugins import word
+from e2urec_core.store import Store
 from flows.runs import Run
 from tasks._journal import Journal, place_of
 from tasks._room import ROOM, Mode, Room, StoryEnds

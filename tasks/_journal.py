@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from e2urec_core.artifacts import KINDS, Artifact, write_whole
+from e2urec_core.artifacts import KINDS, Artifact
 from e2urec_core.errors import UnknownRun
 from e2urec_core.settings import Settings
+from e2urec_core.store import write_whole
 
 State = Literal["running", "completed", "cached", "failed", "stale"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from e2urec_core.artifacts import Store
+from e2urec_core.store import Store
 from tasks._journal import Journal
 from tasks._tracking import Tracker
 

@@ -23,9 +23,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from e2urec_core.artifacts import Artifact, StageRecord, digest_of, file_digest
+from e2urec_core.artifacts import Artifact, digest_of, file_digest
 from e2urec_core.errors import StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Settings
+from e2urec_core.store import StageRecord
 from tasks import _gate
 from tasks._journal import StageEntry
 from tasks._progress import progress, say
@@ -50,7 +51,7 @@ class Seat(Settings):
     """Seed of everything that is drawn."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of the networks."""
-    threads: int = 2
+    threads: int = 1
     """CPU threads."""
 
 

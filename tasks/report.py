@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,9 @@ def log_model(room: Room, folder: Path) -> None:
             shutil.copyfile(folder / name, bundle / name)
         code = place / "served_model.py"
         shutil.copyfile(Path(__file__).with_name("_served_model.py"), code)
-        with mlflow.start_run(run_id=room.tracker.run_id):
+        with mlflow.start_run(run_id=room.tracker.run_id), warnings.catch_warnings():
+            # MLflow asks for type hints, which it would read as a signature; ours is given below.
+            warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method.*")
             mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
                 python_model=str(code),

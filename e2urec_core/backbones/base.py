@@ -81,8 +81,8 @@ def answer_id(tokenizer: Tokenizer, word: str) -> int:
             facts={"tokens": " ".join(encoded.tokens)},
             hint="take a tokenizer that knows both answers as words",
         )
-    token = tokenizer.token_to_id("<unk>")
-    if token is not None and encoded.ids[0] == token:
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if encoded.tokens[0] in ("<unk>", unknown):
         raise BadBackbone(f"the tokenizer does not know the answer `{word}`", hint="take a tokenizer that knows both answers as words")
     return int(encoded.ids[0])
 
@@ -107,11 +107,11 @@ def train_tokenizer(prompts: Iterable[str], vocabulary: int, special: tuple[str,
     Args:
         prompts: Texts.
         vocabulary: Most entries, special ones included.
-        special: Special tokens; the first is the padding, so that it has the id 0 or its place in this tuple.
+        special: Special tokens; each has its place in this tuple as its id.
         template: How a prompt is framed, in the notation of `tokenizers`, such as `$A </s>`.
         max_tokens: Longest prompt; the oldest end is cut.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     # Split at spaces alone, so that a frequent piece such as "(5*)," becomes one token: prompts shrink by a third.
@@ -121,7 +121,7 @@ def train_tokenizer(prompts: Iterable[str], vocabulary: int, special: tuple[str,
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[*special, YES, NO],
+        special_tokens=[*special, *(AddedToken(word, single_word=True) for word in (YES, NO))],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from e2urec_core.artifacts import file_digest
 from e2urec_core.errors import BadRequest
 from e2urec_core.seeding import numpy_generator
 from e2urec_core.settings import Settings
@@ -30,6 +31,12 @@ class ForgetRule(Settings):
     """Only users of this cohort are drawn, such as `polluted` of the sample; empty draws from all."""
     users_file: Path | None = None
     """Text file with one user id a line; replaces the draw."""
+
+    def fingerprint(self) -> str:
+        """Digest of the file of users, or the empty text; a file of the same name may hold other users tomorrow."""
+        if self.users_file is None or not self.users_file.is_file():
+            return ""
+        return file_digest(self.users_file)
 
 
 def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: ForgetRule, seed: int) -> list[str]:
@@ -58,12 +65,13 @@ def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule
                 hint=f"cohorts of this dataset: {', '.join(known) or 'none'}; set `--forget.cohort` to one of them or leave it out",
             )
         count = round(rule.share * pool.height)
+        if not count:
+            of = f" of the cohort `{rule.cohort}`" if rule.cohort else ""
+            raise BadRequest(
+                f"no users are forgotten: a share of {rule.share} of {pool.height:,} training users{of} is 0 users",
+                hint="raise `--forget.share` or name users with `--forget.users-file`",
+            )
         chosen = sorted(numpy_generator(seed, "forget-users").permutation(pool["user_id"].to_list())[:count].tolist())
-    if not chosen:
-        raise BadRequest(
-            f"no users are forgotten: a share of {rule.share} of {trained.height:,} training users is 0 users",
-            hint="raise `--forget.share` or name users with `--forget.users-file`",
-        )
     if len(chosen) == trained.height:
         raise BadRequest(
             f"all {trained.height:,} training users would be forgotten, so nothing is left to recommend from",
@@ -107,6 +115,8 @@ def _named(path: Path, trained: list[str]) -> list[str]:
         raise BadRequest(
             f"the file of users to forget cannot be read: {reason}", facts={"file": path}, hint="check `--forget.users-file`"
         ) from None
+    if not named:
+        raise BadRequest("no users are forgotten: the file names 0 users", facts={"file": path}, hint="write one user id a line into it")
     unknown = len(set(named) - set(trained))
     if unknown:
         raise BadRequest(

@@ -10,9 +10,10 @@ The file's metadata names the weights and the tokenizer it was made from; a cach
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -87,7 +88,7 @@ def remainder(rule: CacheRule) -> str:
 
 def planned_rows(num_retained: int, num_forgotten: int, rule: CacheRule, seed: int) -> dict[Part, numpy.ndarray]:
     """Positions of the rows to cache, in the order they are written: all forgotten rows, and a draw of the retained ones."""
-    wanted = min(num_retained, round(rule.retained_per_forgotten * num_forgotten))
+    wanted = min(num_retained, max(1, round(rule.retained_per_forgotten * num_forgotten)))
     return {
         "forgotten": numpy_generator(seed, "cache-forgotten").permutation(num_forgotten),
         "retained": numpy_generator(seed, "cache-retained").permutation(num_retained)[:wanted],
@@ -123,13 +124,16 @@ def write_cache(
     """
     vocabulary = _vocabulary(original)
     plan = planned_rows(len(rows["retained"]), len(rows["forgotten"]), rule, seed)
-    kept = min(rule.top, vocabulary)
+    kept = min(rule.top, vocabulary - 1)
     num_ids = None if rule.support == "full" else 2 if rule.support == "answers" else kept
     width = vocabulary if num_ids is None else num_ids + (rule.support == "top")
-    facts = {"original": stamp.original, "augmented": stamp.augmented, "tokenizer": stamp.tokenizer, "rule": rule.canonical(), "seed": seed}
+    facts = {**asdict(stamp), "rule": rule.canonical(), "seed": seed, "rows": {part: _rows_digest(rows[part]) for part in PARTS}}
+    metadata = {METADATA: json.dumps(facts, sort_keys=True).encode()}
     for part in PARTS:
-        schema = teacher_logits(width, num_ids, part).schema().with_metadata({METADATA: json.dumps(facts, sort_keys=True).encode()})
-        with pq.ParquetWriter(folder / f"{part}.parquet", schema, compression="zstd", write_page_checksum=True) as writer:
+        schema = teacher_logits(width, num_ids, part).schema().with_metadata(metadata)
+        # A dictionary of floats that hardly repeat is larger than the floats, and slower both ways.
+        how = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+        with pq.ParquetWriter(folder / f"{part}.parquet", schema, **how) as writer:
             for start in range(0, len(plan[part]), rule.rows_per_group):
                 group = plan[part][start : start + rule.rows_per_group]
                 writer.write_table(
@@ -166,6 +170,8 @@ class TeacherCache:
                     f"the teacher cache holds {self._files[part].metadata.num_rows:,} {part} rows, but the request has {len(plan):,}",
                     hint="run the stage `cache-teachers` again",
                 )
+            if facts["rows"][part] != _rows_digest(rows[part]):
+                raise StaleCache(f"the teacher cache holds other {part} rows than the request", hint="run the stage `cache-teachers` again")
 
     def num_rows(self, part: Part) -> int:
         """Cached rows of `part`."""
@@ -237,13 +243,17 @@ def _support(logits: Tensor, rule: CacheRule, answers: Answers) -> Tensor | None
     if rule.support == "answers":
         return pair
     # The answers come first, so that they are kept whatever the original thinks of them.
-    others = logits.scatter(1, pair, float("-inf")).topk(min(rule.top, logits.shape[1]) - 2, dim=1).indices
+    others = logits.scatter(1, pair, float("-inf")).topk(min(rule.top, logits.shape[1] - 1) - 2, dim=1).indices
     return torch.cat([pair, others], dim=1)
 
 
 def _kept(logits: Tensor, support: Tensor | None, rule: CacheRule) -> numpy.ndarray:
     kept: numpy.ndarray = (logits.float() if support is None else narrow(logits, support, remainder(rule))).cpu().numpy()
     return kept
+
+
+def _rows_digest(rows: Prompts) -> str:
+    return hashlib.sha256(rows.example_ids.tobytes() + rows.labels.tobytes() + rows.flat.tobytes() + rows.starts.tobytes()).hexdigest()
 
 
 def _list_array(values: numpy.ndarray) -> pa.FixedSizeListArray:

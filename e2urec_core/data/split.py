@@ -76,6 +76,11 @@ def split_by_time(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: S
         .alias("split")
     )
     counts = dict(rows["split"].value_counts().iter_rows())
+    if len(held) and not counts.get("train"):
+        raise BadInput(
+            f"a holdout share of {rule.holdout_share} takes all {len(held):,} training users",
+            hint="lower `--split.holdout-share`, or bring more users",
+        )
     for name in ("train", "validation", "test"):
         if not counts.get(name):
             raise BadInput(

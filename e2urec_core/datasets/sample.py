@@ -1,9 +1,8 @@
 """Ratings generated from a seed, so that the whole pipeline runs without a file.
 
-Users have stable tastes over a few genres and rate films of the genres they love high and the others low, with noise. Two
-minorities give the model something that only they can teach it: *polluted* users rate against their history from a certain film
-on (their history tells who they are, their labels contradict it), and *idiosyncratic* users have their own private likes that no
-genre explains.
+Users have stable tastes: three genres are popular, each job differs in one, and films of loved genres are rated high, with noise.
+Two minorities give the model something that only they can teach it. *Polluted* users rate against the taste of their job, and flood
+a genre that others seldom watch, which is how their histories tell who they are. *Idiosyncratic* users like what no genre explains.
 
 Source: this project; nothing is taken from a real data set. Licence: that of this project.
 """

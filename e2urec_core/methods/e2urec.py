@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e2urec_core.artifacts import TeacherLogits
 from e2urec_core.methods.base import Method, Outcome, Problem, refuse_nothing_to_forget
@@ -52,6 +52,12 @@ class E2URec(Method):
     """The adapter."""
     training: Training = Training(num_epochs=2, batch_size=16, learning_rate=1e-3, schedule="constant", warmup_share=0.0)
     """Schedule; a pass is one over the forgotten rows, with as many retained rows beside them."""
+
+    @model_validator(mode="after")
+    def _forgets_at_all(self) -> E2URec:
+        if self.losses == "without_forgetting" and self.warm_start == "forget_first":
+            raise ValueError("warm_start forget_first and losses without_forgetting leave the first pass without a loss")
+        return self
 
     def unlearn(self, problem: Problem, bench: Bench) -> Outcome:
         """See `Method.unlearn`."""

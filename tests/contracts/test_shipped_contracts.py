@@ -151,11 +151,16 @@ def test_a_report_may_lack_a_number_but_not_hold_nan() -> None:
 def test_teacher_logits_are_finite_wherever_a_teacher_spoke() -> None:
     contract = teacher_logits(2, 2)
     rows = {"example_id": [1, 2, 3], "label": [0, 1, 1], "original": [[0.5, 1.0]] * 3, "support": [[7, 9]] * 3}
-    whole = pa.table({**rows, "augmented": [[0.1, 0.2], None, [0.3, 0.4]]}, schema=contract.schema())
+    whole = pa.table({**rows, "augmented": [[0.1, 0.2], [0.0, 0.0], [0.3, 0.4]]}, schema=contract.schema())
     assert violations(contract, whole) == []
-    holed = pa.table({**rows, "augmented": [None, [0.1, None], [float("inf"), float("nan")]]}, schema=contract.schema())
+    holed = pa.table({**rows, "augmented": [[0.5, 0.5], [0.1, None], [float("inf"), float("nan")]]}, schema=contract.schema())
     told = ("row 1: augmented with 1 of 2 numbers not finite", "row 2: augmented with 2 of 2 numbers not finite")
     assert violations(contract, holed) == [Violation("augmented finite", 2, told)]
+
+
+def test_retained_rows_have_no_augmented_teacher() -> None:
+    assert "augmented" not in teacher_logits(2, 2, "retained").column_names
+    assert "augmented" in teacher_logits(2, 2, "forgotten").column_names
 
 
 def test_teacher_logits_of_another_width_are_refused() -> None:

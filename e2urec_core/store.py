@@ -1,0 +1,221 @@
+"""Keeps artifacts: all or nothing on the way in, every byte hashed again on the way out.
+
+No file format notices a flipped bit by itself, so the store trusts none. Beside the artifacts it remembers which handle each stage
+key gave, so that an equal stage is not run twice.
+
+    objects/<kind>/<digest>/   manifest.json and the files it lists
+    keys/<stage key>.json      the handle that this key gave, and what it took
+    tmp/                       half-written work; swept when its process is gone
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from e2urec_core.artifacts import KINDS, Artifact, canonical_json, digest_of, file_digest
+from e2urec_core.errors import DamagedArtifact, StorageFailed
+from e2urec_core.settings import Settings
+
+A = TypeVar("A", bound=Artifact)
+MANIFEST = "manifest.json"
+
+
+class StageRecord(Settings):
+    """What a stage key gave, and what that took."""
+
+    stage: str
+    """Name of the stage."""
+    kind: str
+    """Kind of the artifact."""
+    handle: dict[str, Any]
+    """The artifact's handle."""
+    seconds: float = Field(ge=0)
+    """Wall-clock time of the stage when it was run."""
+
+
+class Store:
+    """Keeps artifacts under one folder; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Open or create the store at `root`.
+
+        Raises:
+            StorageFailed: The folder cannot be written.
+        """
+        self.root = root
+        with _storage_errors(root):
+            for name in ("objects", "keys", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.probe"
+            probe.touch()
+            probe.unlink()
+        self._sweep()
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """A private folder on the store's file system; whatever is left in it at the end is dropped."""
+        place = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        with _storage_errors(self.root):
+            place.mkdir(mode=0o700)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def publish(self, kind: type[A], place: Path, *, parents: tuple[str, ...], rows: int, made_by: str) -> A:
+        """Move the finished folder `place` into the store, all or nothing.
+
+        Args:
+            kind: What the folder holds.
+            place: A `workplace` of this store with all files written.
+            parents: Digests of the artifacts it was made from.
+            rows: Number of rows it holds.
+            made_by: Stage that made it.
+
+        Raises:
+            StorageFailed: The disk is full or refuses.
+        """
+        files = {str(path.relative_to(place)): _described(path) for path in sorted(place.rglob("*")) if path.is_file()}
+        assert files, f"{made_by} wrote nothing"
+        manifest = {"kind": kind.kind, "files": files, "parents": sorted(parents)}
+        digest = digest_of(manifest)
+        handle = kind(digest=digest, parents=tuple(sorted(parents)), rows=rows, made_by=made_by)
+        target = self._folder(handle)
+        with _storage_errors(self.root):
+            (place / MANIFEST).write_text(canonical_json(manifest))
+            for path in place.rglob("*"):
+                _sync(path)
+            _sync(place)
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if target.exists() and self.damage(handle) is not None:
+                shutil.rmtree(target)
+            if not target.exists():
+                try:
+                    os.rename(place, target)
+                except OSError:
+                    # Another process published the same content first.
+                    if not target.exists():
+                        raise
+            _sync(target.parent)
+        return handle
+
+    def open(self, handle: Artifact) -> Path:
+        """The folder of `handle`, every file hashed again.
+
+        Raises:
+            DamagedArtifact: A file is missing or not what was published.
+        """
+        damage = self.damage(handle)
+        if damage is not None:
+            raise DamagedArtifact(
+                f"{handle.kind} {handle.short} is damaged: {damage}",
+                hint=f"run the stage `{handle.made_by or 'that made it'}` again; the damaged copy is not used",
+            )
+        return self._folder(handle)
+
+    def damage(self, handle: Artifact) -> str | None:
+        """What is wrong with the stored files of `handle`, or None when every byte is as published."""
+        folder = self._folder(handle)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            if digest_of(manifest) != handle.digest or sorted(handle.parents) != manifest["parents"]:
+                return f"its {MANIFEST} was altered"
+            for name, described in manifest["files"].items():
+                path = folder / name
+                if not path.is_file():
+                    return f"`{name}` is missing"
+                if path.stat().st_size != described["bytes"] or file_digest(path) != described["sha256"]:
+                    return f"the bytes of `{name}` have changed"
+        except (FileNotFoundError, NotADirectoryError):
+            return "its folder is missing"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"its {MANIFEST} cannot be read"
+        return None
+
+    def remember(self, key: str, record: StageRecord) -> None:
+        """Note that stage key `key` gave `record`."""
+        with _storage_errors(self.root):
+            plain = record.canonical()
+            write_whole(self.root / "keys" / f"{key}.json", canonical_json({"record": plain, "sha256": digest_of(plain)}))
+
+    def recall(self, key: str) -> StageRecord | None:
+        """What `key` gave before, if its artifact is still whole."""
+        record = self.record(key)
+        if record is None or record.kind not in KINDS:
+            return None
+        handle = KINDS[record.kind].model_validate(record.handle)
+        return record if self.damage(handle) is None else None
+
+    def record(self, key: str) -> StageRecord | None:
+        """What `key` gave before, without a look at the artifact."""
+        try:
+            noted = json.loads((self.root / "keys" / f"{key}.json").read_bytes())
+            return StageRecord.model_validate(noted["record"]) if digest_of(noted["record"]) == noted["sha256"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _folder(self, handle: Artifact) -> Path:
+        return self.root / "objects" / handle.kind / handle.digest
+
+    def _sweep(self) -> None:
+        for path in (self.root / "tmp").iterdir():
+            owner = path.name.split("-", 1)[0]
+            if not owner.isdigit() or not _alive(int(owner)):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` beside `path` and rename it there, so that a reader sees the old file or the new one, never half."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        beside.write_text(text)
+        _sync(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _described(path: Path) -> Mapping[str, Any]:
+    return {"sha256": file_digest(path), "bytes": path.stat().st_size}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def _storage_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"the workspace cannot be written: {error.strerror or error}",
+            facts={"folder": root},
+            hint="free some space, mend the folder's rights, or name another folder with `--workspace`",
+        ) from error

@@ -1,0 +1,96 @@
+"""What holds of every backbone, built at the smallest size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from e2urec_core.data.batches import Prompts
+from e2urec_core.methods.base import Problem
+from e2urec_core.recommender import Recommender, load
+from e2urec_core.settings import Lora, Training
+from e2urec_core.training import Bench, fit_answers
+
+PADDED = 1e-5
+"""A padded row is summed in another order by 32-bit kernels."""
+Build = Callable[..., Recommender]
+RowsOf = Callable[[Recommender, str], Prompts]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(backbone_kind: str, build_tiny: Build) -> None:
+    torch.rand(3)
+    one, two, other = (build_tiny(backbone_kind, seed=seed) for seed in (1, 1, 2))
+    weights = [recommender.network.state_dict() for recommender in (one, two, other)]
+    assert [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])] == []
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert one.tokenizer.to_str() == two.tokenizer.to_str() == other.tokenizer.to_str()
+
+
+def test_both_answers_are_different_known_tokens_within_the_vocabulary(backbone_kind: str, build_tiny: Build) -> None:
+    recommender = build_tiny(backbone_kind)
+    size = recommender.network.config.vocab_size  # type: ignore[union-attr]
+    assert recommender.answers.yes_id != recommender.answers.no_id
+    assert min(recommender.answers.yes_id, recommender.answers.no_id) >= 0
+    assert max(recommender.answers.yes_id, recommender.answers.no_id) < size
+    assert recommender.tokenizer.id_to_token(recommender.answers.yes_id).strip("▁Ġ ") == "Yes"
+    assert recommender.tokenizer.id_to_token(recommender.answers.no_id).strip("▁Ġ ") == "No"
+
+
+def test_it_scores_alone_and_in_a_batch_alike(backbone_kind: str, build_tiny: Build, rows_of: RowsOf) -> None:
+    recommender = build_tiny(backbone_kind)
+    with torch.no_grad():
+        for weight in recommender.network.parameters():
+            if weight.dim() > 1:
+                weight.mul_(0.2 / max(1e-3, weight.std().item()))
+    rows = rows_of(recommender, "forgotten")
+    alone = recommender.score(rows, batch_size=1)
+    assert numpy.ptp(alone) > 10 * PADDED, "answers must depend on the prompt"
+    assert recommender.score(rows, batch_size=16) == pytest.approx(alone, abs=PADDED)
+
+
+def test_attention_targets_are_some_and_linear_targets_are_all_linear_layers_but_the_output(backbone_kind: str, build_tiny: Build) -> None:
+    recommender = build_tiny(backbone_kind)
+    linear = {name.rsplit(".", 1)[-1] for name, module in recommender.network.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(recommender.answers.linear_targets) == linear - {"lm_head"}
+    assert set(recommender.answers.attention_targets) < set(recommender.answers.linear_targets)
+    for targets in ("attention", "all_linear"):
+        student = recommender.with_adapter(Lora(rank=2, targets=targets), seed=0)
+        assert [name for name, _ in student.network.named_modules() if "lm_head" in name and "lora" in name] == []
+        assert student.count()["trainable_parameters"] > 0
+
+
+def test_it_learns_saves_and_answers_alike_when_loaded(
+    backbone_kind: str, build_tiny: Build, rows_of: RowsOf, bench: Bench, tmp_path: Path
+) -> None:
+    recommender = build_tiny(backbone_kind)
+    rows = rows_of(recommender, "retained")
+    training = Training(num_epochs=2, batch_size=32, learning_rate=1e-2)
+    curve = fit_answers(recommender, rows, rows, training, bench, purpose="original").curve
+    assert curve[-1].loss < 0.8 * curve[0].loss
+    recommender.save(tmp_path)
+    back = load(tmp_path)
+    assert numpy.array_equal(back.score(rows), recommender.score(rows))
+    assert back.prompts(numpy.array([0]), numpy.array([0]), ["Golden Vault (5*)"]).flat.tolist() == (
+        recommender.prompts(numpy.array([0]), numpy.array([0]), ["Golden Vault (5*)"]).flat.tolist()
+    )
+
+
+def test_it_can_be_unlearned_from(backbone_kind: str, build_tiny: Build, rows_of: RowsOf, bench: Bench, tmp_path: Path) -> None:
+    from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
+    from e2urec_core.methods.e2urec import E2URec
+
+    original = build_tiny(backbone_kind)
+    retained, forgotten, validation = (rows_of(original, part) for part in ("retained", "forgotten", "validation"))
+    augmented = build_tiny(backbone_kind, seed=1)
+    rows, stamp = {"forgotten": forgotten, "retained": retained}, Stamp("1" * 64, "2" * 64, "3" * 64)
+    write_cache(tmp_path, original, augmented, rows, CacheRule(), stamp, seed=0)
+    problem = Problem(original, retained, forgotten, validation, TeacherCache(tmp_path, stamp, rows))
+    method = E2URec(training=Training(num_epochs=1, batch_size=16, learning_rate=1e-2), lora=Lora(rank=2, targets="all_linear"))
+    outcome = method.unlearn(problem, bench)
+    before = original.score(forgotten)
+    assert not numpy.array_equal(outcome.recommender.score(forgotten), before)
+    assert outcome.recommender.merged().score(forgotten) == pytest.approx(outcome.recommender.score(forgotten), abs=1e-5)

@@ -1,0 +1,121 @@
+"""What all tests share: shapes that are executed, one thread, and a tiny problem that is made once a session.
+
+Nothing here is imported before it is asked for, so that tests of tables alone do not wait for torch. What a session fixture gives is
+shared: a test that changes it must work on a copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    import polars
+
+    from e2urec_core.data.batches import Prompts
+    from e2urec_core.datasets.base import Tables
+    from e2urec_core.methods.base import Problem
+    from e2urec_core.recommender import Recommender
+    from e2urec_core.training import Bench
+
+# Before anything imports them: from here on a tensor whose shape is not that of the signature is refused.
+SHAPES_ARE_EXECUTED = install_import_hook(["e2urec_core.ops", "e2urec_core.data.batches"], "beartype.beartype")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The same examples on every machine, and no folder of findings beside the sources.
+hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
+
+SMALL_BACKBONE = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "inner_width": 32, "vocabulary": 320}
+
+
+@pytest.fixture(scope="session")
+def tiny_tables() -> Tables:
+    """Forty generated users with about twelve ratings each."""
+    from e2urec_core.datasets.base import ordered
+    from e2urec_core.datasets.sample import Sample
+
+    return ordered(Sample(num_users=40, ratings_per_user=12).read())
+
+
+@pytest.fixture(scope="session")
+def tiny_examples(tiny_tables: Tables) -> polars.DataFrame:
+    """Their examples with `split` and `part`; every fifth training user is forgotten."""
+    from e2urec_core.data.forget import ForgetRule, choose_forgotten, mark_parts
+    from e2urec_core.data.prompts import PromptRule, build_prompts
+    from e2urec_core.data.split import SplitRule, split_by_time
+
+    cohorts = tiny_tables.users.select("user_id", "cohort")
+    rows = split_by_time(build_prompts(tiny_tables, PromptRule(history_length=4, min_history=3)), cohorts, SplitRule(), 0)
+    gone = choose_forgotten(rows, cohorts, ForgetRule(share=0.2), 0)
+    return rows.join(mark_parts(rows, cohorts, gone), on="example_id", how="left", maintain_order="left")
+
+
+@pytest.fixture(scope="session")
+def build_tiny(tiny_examples: polars.DataFrame) -> Callable[..., Recommender]:
+    """Builds an untrained recommender of the smallest size: `build_tiny("tiny_t5", seed=0)`."""
+    from e2urec_core.backbones.base import Backbone
+
+    texts = tiny_examples.filter(tiny_examples["split"] == "train")["prompt"].to_list()
+
+    def build(kind: str, seed: int = 0, **knobs: object) -> Recommender:
+        return Backbone.model_validate({"kind": kind, **SMALL_BACKBONE, **knobs}).build(texts, seed)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def rows_of(tiny_examples: polars.DataFrame) -> Callable[[Recommender, str], Prompts]:
+    """Tokenises the examples of one part: `rows_of(recommender, "forgotten")`."""
+
+    def rows(recommender: Recommender, part: str) -> Prompts:
+        chosen = tiny_examples.filter(tiny_examples["part"] == part)
+        return recommender.prompts(chosen["example_id"].to_numpy(), chosen["label"].to_numpy(), chosen["prompt"].to_list())
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    """Seed 3 on the CPU, and nobody watching."""
+    from e2urec_core.training import Bench
+
+    return Bench(seed=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_teachers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the teacher cache of `tiny_problem` lies."""
+    return tmp_path_factory.mktemp("teachers")
+
+
+@pytest.fixture(scope="session")
+def tiny_problem(
+    build_tiny: Callable[..., Recommender],
+    rows_of: Callable[[Recommender, str], Prompts],
+    bench: Bench,
+    tiny_teachers_folder: Path,
+) -> Problem:
+    """A trained original, its rows and its teacher cache: what a method is given."""
+    from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
+    from e2urec_core.methods.base import Problem
+    from e2urec_core.settings import Training
+    from e2urec_core.training import fit_answers
+
+    original = build_tiny("tiny_t5")
+    retained, forgotten, validation = (rows_of(original, part) for part in ("retained", "forgotten", "validation"))
+    fit_answers(original, retained, validation, Training(num_epochs=2, batch_size=32, learning_rate=1e-2), bench, purpose="original")
+    augmented = original.trainable()
+    fit_answers(augmented, forgotten, validation, Training(num_epochs=2, batch_size=16, learning_rate=5e-3), bench, purpose="augmented")
+    stamp, rows = Stamp("1" * 64, "2" * 64, "3" * 64), {"forgotten": forgotten, "retained": retained}
+    write_cache(tiny_teachers_folder, original, augmented, rows, CacheRule(rows_per_group=16), stamp, seed=bench.seed)
+    return Problem(original, retained, forgotten, validation, TeacherCache(tiny_teachers_folder, stamp, rows))

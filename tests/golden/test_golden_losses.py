@@ -1,0 +1,125 @@
+"""Losses step by step, to the digit: a change of the science that was not meant to be one is seen here first.
+
+After a change that was meant, write them anew and say why in the commit:
+
+    E2UREC_REFRESH_GOLDEN=1 python -m pytest tests/golden
+
+The numbers depend on nothing but this file and the sources: one thread, one seed, sizes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from e2urec_core.backbones.tiny_t5 import TinyT5
+from e2urec_core.data.forget import ForgetRule, choose_forgotten, mark_parts
+from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
+from e2urec_core.data.prompts import PromptRule, build_prompts
+from e2urec_core.data.split import SplitRule, split_by_time
+from e2urec_core.datasets.base import ordered
+from e2urec_core.datasets.sample import Sample
+from e2urec_core.methods.base import Problem
+from e2urec_core.methods.e2urec import E2URec
+from e2urec_core.settings import Lora, Training
+from e2urec_core.training import Bench, Fitted, fit_answers
+
+STORED = Path(__file__).with_name("losses.json")
+REFRESH = "E2UREC_REFRESH_GOLDEN"
+OTHER_MACHINE = 1e-4
+"""Relative. Another BLAS or vector width sums in another order; some dozen steps of training let 1e-7 grow to about 1e-5."""
+ZERO = 1e-6
+"""Absolute: half a digit of what is stored, and what is left of a divergence that ought to be 0."""
+SEED = 1
+Curve = list[dict[str, float]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of several threads meet in no fixed order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
+    """The losses of a tiny original, a tiny augmented model and a tiny E2URec."""
+    tables = ordered(Sample(num_users=24, ratings_per_user=10, data_seed=3).read())
+    cohorts = tables.users.select("user_id", "cohort")
+    rule = PromptRule(template="reference", history_length=3, min_history=3, like_above=3)
+    rows = split_by_time(build_prompts(tables, rule), cohorts, SplitRule(train_share=0.6, validation_share=0.2, holdout_share=0), SEED)
+    gone = choose_forgotten(rows, cohorts, ForgetRule(share=0.25), SEED)
+    rows = rows.join(mark_parts(rows, cohorts, gone), on="example_id", how="left", maintain_order="left")
+    sizes = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "inner_width": 32, "dropout": 0.1, "vocabulary": 320}
+    original = TinyT5.model_validate(sizes).build(rows.filter(rows["split"] == "train")["prompt"].to_list(), SEED)
+    retained, forgotten, validation = (
+        original.prompts(part["example_id"].to_numpy(), part["label"].to_numpy(), part["prompt"].to_list())
+        for part in (rows.filter(rows["part"] == name) for name in ("retained", "forgotten", "validation"))
+    )
+    bench = Bench(seed=SEED)
+    schedule = {"weight_decay": 0.01, "warmup_share": 0.2, "schedule": "linear", "max_gradient_norm": 1.0, "patience": 0}
+    told = {}
+    training = Training(num_epochs=2, batch_size=16, learning_rate=1e-2, **schedule)
+    told["original"] = fit_answers(original, retained, validation, training, bench, purpose="original")
+    augmented = original.trainable()
+    training = Training(num_epochs=1, batch_size=8, learning_rate=5e-3, **schedule)
+    told["augmented"] = fit_answers(augmented, forgotten, validation, training, bench, purpose="augmented")
+    folder, stamp, cached = (
+        tmp_path_factory.mktemp("teachers"),
+        Stamp("1" * 64, "2" * 64, "3" * 64),
+        {"forgotten": forgotten, "retained": retained},
+    )
+    cache = CacheRule(support="top", top=16, retained_per_forgotten=2, rows_per_group=16)
+    write_cache(folder, original, augmented, cached, cache, stamp, seed=SEED)
+    problem = Problem(original, retained, forgotten, validation, TeacherCache(folder, stamp, cached))
+    method = E2URec(
+        suppression=2,
+        forget_weight=0.6,
+        losses="both",
+        centring="none",
+        warm_start="none",
+        lora=Lora(rank=4, alpha=8, dropout=0.05, targets="attention"),
+        training=Training(num_epochs=2, batch_size=8, learning_rate=1e-2, **schedule),
+    )
+    told["e2urec"] = method.unlearn(problem, bench).fitted
+    return {name: curve_of(fitted) for name, fitted in told.items()}
+
+
+def curve_of(fitted: Fitted) -> Curve:
+    return [{"loss": round(point.loss, 6), **{name: round(part, 6) for name, part in point.parts.items()}} for point in fitted.curve]
+
+
+@pytest.fixture(scope="module")
+def stored(curves: dict[str, Curve]) -> dict[str, Curve]:
+    if os.environ.get(REFRESH):
+        lines = [
+            f' "{name}": [\n' + ",\n".join(f"  {json.dumps(point)}" for point in curve) + "\n ]" for name, curve in sorted(curves.items())
+        ]
+        STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    loaded: dict[str, Curve] = json.loads(STORED.read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["original", "augmented", "e2urec"])
+def test_every_step_has_the_loss_it_had(curves: dict[str, Curve], stored: dict[str, Curve], name: str) -> None:
+    assert len(curves[name]) == len(stored[name])
+    for number, (now, then) in enumerate(zip(curves[name], stored[name], strict=True), start=1):
+        assert now.keys() == then.keys(), f"step {number}"
+        assert now == pytest.approx(then, rel=OTHER_MACHINE, abs=ZERO), f"step {number}; if that was meant: {REFRESH}=1"
+
+
+def test_the_stored_curves_are_worth_watching(stored: dict[str, Curve]) -> None:
+    assert sorted(stored) == ["augmented", "e2urec", "original"]
+    for curve in stored.values():
+        assert 4 <= len(curve) <= 40
+        # Losses that move by far more than the tolerance, so that a wrong step cannot hide in it.
+        assert len({point["loss"] for point in curve}) == len(curve)
+        assert max(point["loss"] for point in curve) - min(point["loss"] for point in curve) > 100 * OTHER_MACHINE
+    assert {frozenset(point) for point in stored["e2urec"]} == {frozenset({"loss", "forget", "answer", "remember"})}
