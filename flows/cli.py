@@ -70,7 +70,7 @@ def unlearn(
     from flows.unlearn import unlearn as unlearn_flow
 
     name = unlearn_flow(run, str(place))
-    _show_report(place / "reports" / name, as_json=as_json)
+    _show_report(place, name, as_json=as_json)
 
 
 @app.command()
@@ -210,9 +210,11 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _show_report(folder: Path, *, as_json: bool) -> None:
+def _show_report(place: Path, name: str, *, as_json: bool) -> None:
     from e2urec_core.report import ReportDocument, summary, text_table
+    from tasks._journal import Journal
 
+    folder = place / "reports" / name
     text = (folder / "report.json").read_text()
     if as_json:
         print(text, end="")
@@ -228,6 +230,7 @@ def _show_report(folder: Path, *, as_json: bool) -> None:
     Console().print(table)
     print(summary(document))
     print(f"report: {folder / 'report.html'}")
+    print(f"model:  runs:/{Journal.open(place / 'runs', name).record.tracking_run}/recommender in MLflow")
 
 
 def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:
