@@ -109,6 +109,8 @@ class Recommender:
         network: Any = self.network
         for config in network.peft_config.values():
             config.base_model_name_or_path = None
+            # peft keeps a set, whose order differs between processes.
+            config.target_modules = sorted(config.target_modules)
         network.save_pretrained(folder, safe_serialization=True)
         # peft adds a model card that names the base by its path.
         (folder / "README.md").unlink(missing_ok=True)

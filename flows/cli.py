@@ -85,17 +85,18 @@ def stage(
     debug: Debug = False,
 ) -> None:
     """Run one stage of an earlier run again, with changed settings if any are given, and say which later stages are now stale."""
-    from flows.runs import Run, change_run
-    from tasks._journal import Journal
-
-    place = _prepare(workspace)
-    journal = Journal.open(place / "runs", run)
-    from flows.stage import STAGES, rerun_stage
+    from flows.runs import STAGES, Run, change_run
+    from tasks._journal import Journal, place_of
 
     if name not in STAGES:
         raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
+    journal = Journal.open(place_of(workspace) / "runs", run)
     _add_scalars(seed, device, threads)
-    stale = rerun_stage(name, run, change_run(Run.model_validate(journal.record.settings), FLAGS), str(place))
+    changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
+    place = _prepare(workspace)
+    from flows.stage import rerun_stage
+
+    stale = rerun_stage(name, run, changed, str(place))
     entries = Journal.open(place / "runs", run).record.stages
     if as_json:
         _print({"run": run, "stage": name, "stale": stale, "stages": {label: entry.canonical() for label, entry in entries.items()}})
@@ -172,10 +173,12 @@ def _add_scalars(*values: str | None) -> None:
 def _prepare(workspace: Path | None) -> Path:
     """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
     from e2urec_core.store import Store
+    from flows.servers import end_orphans
     from tasks._journal import place_of
 
     place = place_of(workspace)
     Store(place / "store")
+    end_orphans(place / "prefect")
     quiet = {
         "PREFECT_HOME": str(place / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -9,7 +9,7 @@ from pathlib import Path
 from e2urec_core.plugins import word
 from e2urec_core.store import Store
 from flows.runs import Run
-from tasks._journal import Journal, place_of
+from tasks._journal import Journal, here, place_of
 from tasks._room import ROOM, Mode, Room, StoryEnds
 from tasks._tracking import Tracker
 
@@ -59,11 +59,13 @@ def _inside(room: Room, run: Run) -> Iterator[Room]:
     from prefect.runtime import flow_run
 
     journal, token = room.journal, ROOM.set(room)
-    journal.change(state="running", tracking_run=room.tracker.start(journal.record.run, run.canonical(), flow_run.id or ""))
+    journal.change(**here(), state="running", tracking_run=room.tracker.start(journal.record.run, run.canonical(), flow_run.id or ""))
     try:
         yield room
     except StoryEnds:
-        pass
+        journal.change(state="unfinished")
+        room.tracker.finish("FINISHED")
+        return
     except BaseException:
         journal.change(state="failed")
         room.tracker.finish("FAILED")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
@@ -19,6 +19,18 @@ from e2urec_core.plugins import load
 from e2urec_core.settings import CacheRule, EvaluateRule, Settings, Training
 from flows.presets import Sections, preset_sections
 
+STAGES = (
+    "ingest",
+    "split",
+    "forget",
+    "train-original",
+    "train-augmented",
+    "cache-teachers",
+    "unlearn",
+    "train-retrained",
+    "evaluate",
+    "report",
+)
 FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
 
 
@@ -80,7 +92,7 @@ def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: M
         place = sections
         for step in path[:-1]:
             place = place.setdefault(step, {})
-        place[path[-1]] = None if value in ("none", "None") else value
+        place[path[-1]] = None if value == "none" and _may_be_absent(path, members) else value
     try:
         return Run.model_validate(sections)
     except ValidationError as error:
@@ -119,6 +131,11 @@ def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]]) ->
     given = first["input"]
     shown = f"`{flag(path)} {given}`" if isinstance(given, str | int | float) else f"`{flag(path)}`"
     return BadSetting(f"{shown} is refused: {said}{more}", hint=sentence or f"see the settings of `{flag(path[:1])}` with `--help`")
+
+
+def _may_be_absent(path: list[str], members: Mapping[str, type[BaseModel]]) -> bool:
+    owner = fields_of(path[:-1], members)
+    return owner is not None and type(None) in get_args(owner.model_fields[path[-1]].annotation)
 
 
 def _refuse_unknown(path: list[str], members: Mapping[str, type[BaseModel]], name: str) -> None:

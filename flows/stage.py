@@ -5,23 +5,10 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.rooms import reopen_room
-from flows.runs import Run
+from flows.runs import STAGES, Run
 from flows.unlearn import tell
 from tasks._journal import Journal, place_of
 from tasks.report import hand_out
-
-STAGES = (
-    "ingest",
-    "split",
-    "forget",
-    "train-original",
-    "train-augmented",
-    "cache-teachers",
-    "unlearn",
-    "train-retrained",
-    "evaluate",
-    "report",
-)
 
 
 @flow(name="stage", flow_run_name="{stage} of {name}", persist_result=False)

@@ -6,6 +6,7 @@ Prefect's database and MLflow show the same for people; this file is what reruns
 from __future__ import annotations
 
 import os
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from e2urec_core.errors import UnknownRun
 from e2urec_core.settings import Settings
 from e2urec_core.store import write_whole
 
-State = Literal["running", "completed", "cached", "failed", "stale"]
+State = Literal["running", "completed", "cached", "failed", "stale", "unfinished"]
 
 
 def place_of(workspace: str | Path | None) -> Path:
@@ -61,6 +62,40 @@ class RunRecord(Settings):
     """Stages in the order in which they were reached."""
     tracking_run: str = ""
     """The MLflow run."""
+    host: str = ""
+    """Machine it ran on last."""
+    process: int = 0
+    """Process it ran in last."""
+    process_started: float = 0.0
+    """When that process was started, seconds since 1970; tells it from a later one of the same number."""
+
+    def as_it_is(self) -> RunRecord:
+        """The record, with a run whose process was killed called failed."""
+        if self.state != "running" or not self._is_dead():
+            return self
+        fault = "its process was killed"
+        stages = {
+            label: entry.model_copy(update={"state": "failed", "fault": fault}) if entry.state == "running" else entry
+            for label, entry in self.stages.items()
+        }
+        return self.model_copy(update={"state": "failed", "stages": stages})
+
+    def _is_dead(self) -> bool:
+        import psutil
+
+        if self.host != platform.node() or not self.process:
+            return False
+        try:
+            return abs(psutil.Process(self.process).create_time() - self.process_started) > 1
+        except psutil.NoSuchProcess:
+            return True
+
+
+def here() -> dict[str, Any]:
+    """Machine and process of the caller, as a run's record keeps them."""
+    import psutil
+
+    return {"host": platform.node(), "process": os.getpid(), "process_started": psutil.Process().create_time()}
 
 
 class Journal:
@@ -83,7 +118,8 @@ class Journal:
                 path.touch(exist_ok=False, mode=0o600)
             except FileExistsError:
                 continue
-            journal = cls(path, RunRecord(run=name, started_at=now.isoformat(timespec="seconds"), state="running", settings=settings))
+            record = RunRecord(run=name, started_at=now.isoformat(timespec="seconds"), state="running", settings=settings, **here())
+            journal = cls(path, record)
             journal.save()
             return journal
         raise AssertionError(f"1000 runs named {stem}")
@@ -134,7 +170,7 @@ def all_runs(folder: Path) -> list[RunRecord]:
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            records.append(RunRecord.model_validate_json(path.read_bytes()))
+            records.append(RunRecord.model_validate_json(path.read_bytes()).as_it_is())
         except ValidationError:
             continue
     return sorted(records, key=lambda record: (record.started_at, record.run))

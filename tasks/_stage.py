@@ -253,6 +253,8 @@ def _recorded(room: Room, title: str, key: str, writes: type[A], *, compare: boo
     if entry.key != key:
         room.stale.append(title)
         room.journal.note(title, entry.model_copy(update={"state": "stale"}))
+    elif entry.state == "stale":
+        room.journal.note(title, entry.model_copy(update={"state": "completed"}))
     assert isinstance(handle, writes)
     return handle
 

@@ -89,7 +89,7 @@ def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
 
 
 def log_model(room: Room, folder: Path) -> None:
-    """Log the merged recommender as one MLflow model made from code: safetensors and JSON, no pickle, no absolute path."""
+    """Log the merged recommender as one MLflow model made from code: safetensors and JSON, no pickle."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -102,9 +102,8 @@ def log_model(room: Room, folder: Path) -> None:
             shutil.copyfile(folder / name, bundle / name)
         code = place / "served_model.py"
         shutil.copyfile(Path(__file__).with_name("_served_model.py"), code)
-        with mlflow.start_run(run_id=room.tracker.run_id), warnings.catch_warnings():
-            # MLflow asks for type hints, which it would read as a signature; ours is given below.
-            warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method.*")
+        # MLflow asks for type hints, which it would read as a signature; ours is given below. It resets filters, hence the recording.
+        with mlflow.start_run(run_id=room.tracker.run_id), warnings.catch_warnings(record=True):
             mlflow.pyfunc.log_model(
                 name=MODEL_NAME,
                 python_model=str(code),

@@ -64,7 +64,7 @@ class StageTime(Settings):
     stage: Name
     """Name of the stage."""
     seconds: NonNegative
-    """Wall time in this run, so close to 0 when the stage was taken from the store; seconds."""
+    """Wall time when the stage was run, which may have been in an earlier run that it was taken from; seconds."""
 
 
 class ReportDocument(Settings):

@@ -1,0 +1,120 @@
+"""The key of a stage: everything that decides what it gives, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2urec_core.artifacts import Examples, Original, Retrained
+from e2urec_core.data.forget import ForgetRule
+from e2urec_core.datasets.ml_1m import Ml1m
+from e2urec_core.datasets.sample import Sample
+from e2urec_core.methods.e2urec import E2URec
+from e2urec_core.settings import Lora, Training
+from tasks._stage import Seat, stage_key
+
+EXAMPLES = Examples(digest="1" * 64)
+
+
+def key(name: str = "train-original", writes: Any = Original, **given: Any) -> str:
+    return stage_key(name, writes, {"examples": EXAMPLES, "training": Training(), "seat": Seat(seed=0), **given})
+
+
+def test_equal_arguments_give_the_same_key() -> None:
+    assert key() == key(training=Training(), seat=Seat(seed=0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"examples": Examples(digest="2" * 64)},
+        {"training": Training(num_epochs=3)},
+        {"training": Training(schedule="constant")},
+        {"seat": Seat(seed=1)},
+        {"seat": Seat(seed=0, threads=3)},
+        {"seat": Seat(seed=0, device="cuda")},
+        {"further": []},
+        {"name": "train-augmented"},
+        {"writes": Retrained},
+    ],
+    ids=str,
+)
+def test_each_change_of_an_input_rule_seed_device_or_number_of_threads_gives_another_key(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+def test_a_knob_deep_inside_the_method_changes_the_key() -> None:
+    keys = [
+        key(method=method) for method in (E2URec(), E2URec(suppression=3), E2URec(lora=Lora(rank=8)), E2URec(losses="without_forgetting"))
+    ]
+    assert len(set(keys)) == 4
+
+
+def test_handles_in_a_list_count_with_their_order() -> None:
+    one, two = Retrained(digest="3" * 64), Retrained(digest="4" * 64)
+    assert len({key(further=further) for further in ([], [one], [two], [one, two], [two, one])}) == 5
+
+
+def test_what_is_told_about_an_artifact_beside_its_bytes_does_not_count() -> None:
+    assert key(examples=Examples(digest="1" * 64, rows=5, made_by="split")) == key()
+
+
+def test_the_bytes_of_source_files_count(tmp_path: Path) -> None:
+    for name in ("ratings.dat", "movies.dat", "users.dat"):
+        (tmp_path / name).write_bytes(b"1::2::3::4\n")
+    before = key(dataset=Ml1m(path=tmp_path))
+    assert key(dataset=Ml1m(path=tmp_path)) == before
+    (tmp_path / "ratings.dat").write_bytes(b"1::2::4::4\n")
+    assert key(dataset=Ml1m(path=tmp_path)) != before
+
+
+def test_the_bytes_of_the_file_of_users_to_forget_count(tmp_path: Path) -> None:
+    users = tmp_path / "leave.txt"
+    users.write_text("u1\n")
+    before = key(rule=ForgetRule(users_file=users))
+    assert key(rule=ForgetRule(users_file=users)) == before
+    users.write_text("u2\n")
+    assert key(rule=ForgetRule(users_file=users)) != before
+
+
+def test_the_core_s_code_counts_and_that_of_the_report_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import _stage
+
+    digests = {True: "whole", False: "without the report"}
+    monkeypatch.setattr(_stage, "_code_digest", digests.__getitem__)
+    before = {name: key(name) for name in ("ingest", "unlearn", "evaluate", "report")}
+    digests[True] = "another page"
+    assert {name for name in before if key(name) != before[name]} == {"evaluate", "report"}
+    digests[False] = "another loop"
+    assert {name for name in before if key(name) != before[name]} == set(before)
+
+
+def test_the_code_digest_sees_the_report_only_when_asked() -> None:
+    from tasks._stage import _code_digest
+
+    assert len({_code_digest(True), _code_digest(False)}) == 2
+
+
+def test_the_versions_of_packages_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import _stage
+
+    before = key()
+    told = _stage.version
+    monkeypatch.setattr(_stage, "version", lambda package: "0.0" if package == "torch" else told(package))
+    assert key() != before
+
+
+def test_the_key_is_the_same_in_a_process_with_another_order_of_sets() -> None:
+    program = (
+        "from e2urec_core.artifacts import Original\nfrom e2urec_core.datasets.sample import Sample\n"
+        "from e2urec_core.methods.e2urec import E2URec\nfrom tasks._stage import stage_key\n"
+        "print(stage_key('x', Original, {'dataset': Sample(), 'method': E2URec()}))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment).stdout.strip()
+    assert there == stage_key("x", Original, {"dataset": Sample(), "method": E2URec()})
