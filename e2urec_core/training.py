@@ -7,6 +7,7 @@ progress, and early stopping on a validation loss with the best weights restored
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from e2urec_core.checkpoints import Checkpoints, Saved
 from e2urec_core.data.batches import Batch, Prompts, pass_order
 from e2urec_core.errors import Diverged
 from e2urec_core.ops.answers import answer_nll
@@ -44,11 +46,13 @@ class Bench:
         seed: The run's seed.
         device: Device of the network.
         watch: Told how far the work has come.
+        checkpoints: Where a training keeps its state, so that it can be continued after a kill; None keeps none.
     """
 
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     watch: Watcher = silent
+    checkpoints: Checkpoints | None = None
 
 
 @dataclass(frozen=True)
@@ -115,50 +119,119 @@ def fit(
         Diverged: A loss was not a finite number; no weight has been touched by it.
     """
     network = recommender.network
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     assert trained, f"{purpose}: nothing to train"
-    optimiser = torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=training.weight_decay)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda at: rate_factor(at, num_steps, training))
-    curve: list[CurvePoint] = []
-    losses: list[float] = []
-    best, best_pass, best_weights = math.inf, training.num_epochs, None
+    optimiser = torch.optim.AdamW(trained.values(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    state = _State(trained, optimiser, best_pass=training.num_epochs)
     started = time.perf_counter()
     with seeded(bench.seed, f"dropout-{purpose}"):
-        for number in range(training.num_epochs):
+        if bench.checkpoints is not None and (saved := bench.checkpoints.newest()) is not None:
+            state.restore(saved)
+        for number in range(state.number, training.num_epochs):
             network.train()
-            for drawn in passes(number):
-                loss = step(drawn)
-                parts = {name: part.item() for name, part in loss.parts.items()}
-                point = CurvePoint(len(curve) + 1, sum(parts.values()), parts)
-                if not math.isfinite(point.loss):
-                    raise _diverged(f"the loss of {purpose}", point.loss, curve, training)
-                optimiser.zero_grad(set_to_none=True)
-                loss.total().backward()
-                norm = torch.nn.utils.clip_grad_norm_(trained, training.max_gradient_norm)
-                if not math.isfinite(norm.item()):
-                    raise _diverged(f"the gradient of {purpose}", norm.item(), curve, training)
-                optimiser.step()
-                rate.step()
-                curve.append(point)
-                bench.watch(point.step, num_steps, "steps", {"loss": point.loss, **parts})
+            for drawn in itertools.islice(passes(number), state.in_pass, None):
+                _take_step(state, step(drawn), training, num_steps, purpose)
+                bench.watch(len(state.curve), num_steps, "steps", {"loss": state.curve[-1].loss, **state.curve[-1].parts})
+                if bench.checkpoints is not None and bench.checkpoints.due(len(state.curve)):
+                    bench.checkpoints.save(len(state.curve), *state.saved())
+            state.number, state.in_pass = number + 1, 0
             if training.patience:
                 assert validate is not None, f"{purpose}: early stopping needs a validation loss"
                 network.eval()
-                losses.append(validate())
-                if not math.isfinite(losses[-1]):
-                    raise _diverged(f"the validation loss of {purpose}", losses[-1], curve, training)
-                if losses[-1] < best:
-                    best, best_pass = losses[-1], number + 1
-                    best_weights = {name: weight.detach().clone() for name, weight in network.named_parameters() if weight.requires_grad}
-                elif number + 1 - best_pass >= training.patience:
+                state.judge(validate(), purpose, training)
+                if state.number - state.best_pass >= training.patience:
                     break
-    if best_weights is not None:
-        with torch.no_grad():
-            for name, weight in network.named_parameters():
-                if name in best_weights:
-                    weight.copy_(best_weights[name])
+    state.return_to_best()
     network.eval()
-    return Fitted(tuple(curve), tuple(losses), best_pass, time.perf_counter() - started)
+    return Fitted(tuple(state.curve), tuple(state.losses), state.best_pass, time.perf_counter() - started)
+
+
+@dataclass
+class _State:
+    """Everything that a training changes, and how it is kept and brought back.
+
+    Args:
+        trained: The weights that are trained, by name.
+        optimiser: Their AdamW.
+        best_pass: Pass whose weights are the best so far, counted from 1.
+        number: Pass under way, counted from 0.
+        in_pass: Steps of that pass that are done.
+    """
+
+    trained: dict[str, torch.nn.Parameter]
+    optimiser: torch.optim.AdamW
+    best_pass: int
+    number: int = 0
+    in_pass: int = 0
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts of a checkpoint."""
+        tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        for name, weight in self.trained.items():
+            tensors[f"weight.{name}"] = weight
+            for kind, moment in self.optimiser.state[weight].items():
+                tensors[f"{kind}.{name}"] = moment
+        tensors |= {f"best.{name}": weight for name, weight in self.best_weights.items()}
+        facts = {name: getattr(self, name) for name in ("number", "in_pass", "best_pass", "losses")}
+        facts["best_loss"] = self.best_loss if self.losses else None
+        facts["curve"] = [[point.loss, dict(point.parts)] for point in self.curve]
+        return tensors, facts
+
+    def restore(self, saved: Saved) -> None:
+        """Bring back what `saved` kept, random state included."""
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(saved.tensors[f"weight.{name}"])
+        moments = [{kind: saved.tensors[f"{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")} for name in self.trained]
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
+        for name in ("number", "in_pass", "best_pass", "losses"):
+            setattr(self, name, saved.facts[name])
+        self.best_loss = math.inf if saved.facts["best_loss"] is None else saved.facts["best_loss"]
+        self.best_weights = {name: saved.tensors[f"best.{name}"].to(weight) for name, weight in self.trained.items() if self.losses}
+        self.curve = [CurvePoint(at, loss, parts) for at, (loss, parts) in enumerate(saved.facts["curve"], 1)]
+        torch.set_rng_state(saved.tensors["random"])
+        if torch.cuda.is_available() and "random.cuda" in saved.tensors:
+            torch.cuda.set_rng_state(saved.tensors["random.cuda"])
+
+    def judge(self, loss: float, purpose: str, training: Training) -> None:
+        """Keep the weights if `loss`, taken on validation after a pass, is the smallest so far."""
+        if not math.isfinite(loss):
+            raise _diverged(f"the validation loss of {purpose}", loss, self.curve, training)
+        self.losses = [*self.losses, loss]
+        if loss < self.best_loss:
+            self.best_loss, self.best_pass = loss, self.number
+            self.best_weights = {name: weight.detach().clone() for name, weight in self.trained.items()}
+
+    def return_to_best(self) -> None:
+        """Put the best weights back, if a validation loss chose any."""
+        with torch.no_grad():
+            for name, weight in self.best_weights.items():
+                self.trained[name].copy_(weight)
+
+
+def _take_step(state: _State, loss: Loss, training: Training, num_steps: int, purpose: str) -> None:
+    """Descend once; nothing is changed when the loss or its gradient is no number."""
+    parts = {name: part.item() for name, part in loss.parts.items()}
+    point = CurvePoint(len(state.curve) + 1, sum(parts.values()), parts)
+    if not math.isfinite(point.loss):
+        raise _diverged(f"the loss of {purpose}", point.loss, state.curve, training)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.total().backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.trained.values(), training.max_gradient_norm).item()
+    if not math.isfinite(norm):
+        raise _diverged(f"the gradient of {purpose}", norm, state.curve, training)
+    for group in state.optimiser.param_groups:
+        group["lr"] = training.learning_rate * rate_factor(len(state.curve), num_steps, training)
+    state.optimiser.step()
+    state.curve.append(point)
+    state.in_pass += 1
 
 
 def fit_answers(

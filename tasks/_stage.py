@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Artifact)
 
 RETRIES, FIRST_DELAY_S = 2, 2
+CHECKPOINT_EVERY_S = 30.0
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
 # What only draws and words the report does not change what other stages give.
 REPORT_STAGES = ("evaluate", "report")
@@ -64,12 +66,14 @@ class Work:
         place: Empty folder to write into.
         watch: Told how far the stage has come.
         metrics: Takes the stage's numbers.
+        checkpoints: Folder for the state of a training, the same when the stage is started again after a kill.
     """
 
     room: Room
     place: Path
     watch: Callable[[int, int, str, Mapping[str, float]], None]
     metrics: StageMetrics
+    checkpoints: Path
 
     def open(self, handle: Artifact) -> Path:
         """The folder of an earlier artifact, every byte verified."""
@@ -83,6 +87,7 @@ class Work:
         """
         import torch
 
+        from e2urec_core.checkpoints import Checkpoints
         from e2urec_core.errors import BadSetting
         from e2urec_core.training import Bench
 
@@ -95,7 +100,8 @@ class Work:
             if numbers:
                 self.metrics.step(done, numbers)
 
-        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch)
+        kept = Checkpoints(self.checkpoints, every_s=CHECKPOINT_EVERY_S)
+        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch, checkpoints=kept)
 
 
 def stage(
@@ -210,11 +216,12 @@ def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord)
 
 def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any]) -> A:
     room.journal.note(title, StageEntry(state="running", key=key))
+    checkpoints = room.store.root / "checkpoints" / key
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
             with progress(title) as watch:
-                rows = body(Work(room, place, watch, metrics), **given)
+                rows = body(Work(room, place, watch, metrics, checkpoints), **given)
             _gate.check(writes, place)
             parents = tuple(sorted({handle.digest for value in given.values() for handle in _handles(value)}))
             handle = room.store.publish(writes, place, parents=parents, rows=rows, made_by=title)
@@ -229,6 +236,7 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
     except BaseException as error:
         _fail(room, title, key, error)
         raise
+    shutil.rmtree(checkpoints, ignore_errors=True)
     room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")

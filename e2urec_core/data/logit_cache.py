@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ Part = Literal["forgotten", "retained"]
 PARTS: tuple[Part, ...] = ("forgotten", "retained")
 METADATA = b"e2urec"
 
+log = logging.getLogger("e2urec")
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -56,6 +60,31 @@ class Stamp:
         """The stamp of two recommenders' folders."""
         weights = "model.safetensors"
         return cls(file_digest(original / weights), file_digest(augmented / weights), file_digest(original / TOKENIZER))
+
+
+class Kept:
+    """Scored row groups of an unfinished cache, one file each; the file's name carries the digest of its bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which need not exist."""
+        self.folder = folder
+
+    def put(self, part: Part, number: int, table: pa.Table) -> None:
+        """Keep a row group, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = self.folder / f".{part}-{number}"
+        pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
+
+    def get(self, part: Part, number: int, schema: pa.Schema) -> pa.Table | None:
+        """A kept row group, or None where there is none or its bytes have changed."""
+        for path in self.folder.glob(f"{part}-{number:06d}-*.parquet"):
+            if path.stem.rsplit("-", 1)[1] == file_digest(path):
+                return pq.read_table(path).replace_schema_metadata(schema.metadata).cast(schema)
+            log.warning("a kept row group of the teacher cache is damaged; it is scored again")
+        return None
 
 
 @dataclass(frozen=True)
@@ -104,6 +133,7 @@ def write_cache(
     stamp: Stamp,
     seed: int,
     each: Callable[[int], None] = lambda rows: None,
+    kept: Kept | None = None,
 ) -> int:
     """Score the planned rows with both teachers and write `forgotten.parquet` and `retained.parquet` into `folder`.
 
@@ -118,14 +148,14 @@ def write_cache(
         stamp: What the cache belongs to.
         seed: The run's seed.
         each: Told how many rows were scored.
+        kept: Where scored row groups lie until the file is whole, so that a killed stage scores none of them twice.
 
     Returns:
         Number of rows written.
     """
     vocabulary = _vocabulary(original)
     plan = planned_rows(len(rows["retained"]), len(rows["forgotten"]), rule, seed)
-    kept = min(rule.top, vocabulary - 1)
-    num_ids = None if rule.support == "full" else 2 if rule.support == "answers" else kept
+    num_ids = None if rule.support == "full" else 2 if rule.support == "answers" else min(rule.top, vocabulary - 1)
     width = vocabulary if num_ids is None else num_ids + (rule.support == "top")
     facts = {**asdict(stamp), "rule": rule.canonical(), "seed": seed, "rows": {part: _rows_digest(rows[part]) for part in PARTS}}
     metadata = {METADATA: json.dumps(facts, sort_keys=True).encode()}
@@ -134,11 +164,17 @@ def write_cache(
         # A dictionary of floats that hardly repeat is larger than the floats, and slower both ways.
         how = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
         with pq.ParquetWriter(folder / f"{part}.parquet", schema, **how) as writer:
-            for start in range(0, len(plan[part]), rule.rows_per_group):
+            for number, start in enumerate(range(0, len(plan[part]), rule.rows_per_group)):
                 group = plan[part][start : start + rule.rows_per_group]
-                writer.write_table(
-                    _scored(original, augmented if part == "forgotten" else None, rows[part], group, rule, width, schema, each)
-                )
+                table = kept.get(part, number, schema) if kept else None
+                if table is None:
+                    teacher = augmented if part == "forgotten" else None
+                    table = _scored(original, teacher, rows[part], group, rule, width, schema, each)
+                    if kept:
+                        kept.put(part, number, table)
+                else:
+                    each(len(group))
+                writer.write_table(table)
     return sum(len(order) for order in plan.values())
 
 
