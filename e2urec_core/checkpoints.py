@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from e2urec_core.artifacts import canonical_json, file_digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
 
 TENSORS, FACTS, MANIFEST = "tensors.safetensors", "facts.json", "manifest.json"
 # The one before the newest is there for the case that the newest is damaged.
@@ -112,6 +114,34 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}"
+
+
+class KeptTables:
+    """Scored row groups of an unfinished cache, one file each; the file's name carries the digest of its bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which need not exist."""
+        self.folder = folder
+
+    def put(self, part: str, number: int, table: pa.Table) -> None:
+        """Keep a row group, whole or not at all."""
+        import pyarrow.parquet as pq
+
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = self.folder / f".{part}-{number}"
+        pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+        _sync(beside)
+        os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
+
+    def get(self, part: str, number: int, schema: pa.Schema) -> pa.Table | None:
+        """A kept row group, or None where there is none or its bytes have changed."""
+        import pyarrow.parquet as pq
+
+        for path in self.folder.glob(f"{part}-{number:06d}-*.parquet"):
+            if path.stem.rsplit("-", 1)[1] == file_digest(path):
+                return pq.read_table(path).replace_schema_metadata(schema.metadata).cast(schema)
+            log.warning("a kept row group of the teacher cache is damaged; it is scored again")
+        return None
 
 
 def _sync(path: Path) -> None:

@@ -116,7 +116,8 @@ def train_augmented(original: Path, examples: Path, request: Path, training: Tra
 
 def cache_teachers(original: Path, augmented: Path, examples: Path, request: Path, rule: CacheRule, bench: Bench, place: Path) -> int:
     """Score the rows that unlearning may draw with both teachers and keep their outputs."""
-    from e2urec_core.data.logit_cache import Kept, Stamp, planned_rows, write_cache
+    from e2urec_core.checkpoints import KeptTables
+    from e2urec_core.data.logit_cache import Stamp, planned_rows, write_cache
     from e2urec_core.recommender import load
 
     teachers = load(original, bench.device), load(augmented, bench.device)
@@ -129,7 +130,7 @@ def cache_teachers(original: Path, augmented: Path, examples: Path, request: Pat
         done += count
         bench.watch(done, total, "rows", {})
 
-    kept = Kept(bench.checkpoints.folder) if bench.checkpoints else None
+    kept = KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
     return write_cache(place, *teachers, rows, rule, Stamp.of(original, augmented), bench.seed, each, kept)
 
 

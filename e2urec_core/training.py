@@ -18,13 +18,13 @@ import numpy
 import torch
 from torch import Tensor
 
-from e2urec_core.checkpoints import Checkpoints, Saved
+from e2urec_core.checkpoints import Checkpoints
 from e2urec_core.data.batches import Batch, Prompts, pass_order
-from e2urec_core.errors import Diverged
 from e2urec_core.ops.answers import answer_nll
 from e2urec_core.recommender import Recommender
 from e2urec_core.seeding import seeded
 from e2urec_core.settings import Training
+from e2urec_core.training_state import CurvePoint, TrainingState, diverged
 
 
 class Watcher(Protocol):
@@ -64,15 +64,6 @@ class Loss:
     def total(self) -> Tensor:
         """Sum of the parts."""
         return torch.stack(list(self.parts.values())).sum()
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One step of a loss curve; losses in nats."""
-
-    step: int
-    loss: float
-    parts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def fit(
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     assert trained, f"{purpose}: nothing to train"
     optimiser = torch.optim.AdamW(trained.values(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    state = _State(trained, optimiser, best_pass=training.num_epochs)
+    state = TrainingState(trained, optimiser, best_pass=training.num_epochs)
     started = time.perf_counter()
     with seeded(bench.seed, f"dropout-{purpose}"):
         if bench.checkpoints is not None and (saved := bench.checkpoints.newest()) is not None:
@@ -146,87 +137,17 @@ def fit(
     return Fitted(tuple(state.curve), tuple(state.losses), state.best_pass, time.perf_counter() - started)
 
 
-@dataclass
-class _State:
-    """Everything that a training changes, and how it is kept and brought back.
-
-    Args:
-        trained: The weights that are trained, by name.
-        optimiser: Their AdamW.
-        best_pass: Pass whose weights are the best so far, counted from 1.
-        number: Pass under way, counted from 0.
-        in_pass: Steps of that pass that are done.
-    """
-
-    trained: dict[str, torch.nn.Parameter]
-    optimiser: torch.optim.AdamW
-    best_pass: int
-    number: int = 0
-    in_pass: int = 0
-    best_loss: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    curve: list[CurvePoint] = field(default_factory=list)
-
-    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and facts of a checkpoint."""
-        tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        for name, weight in self.trained.items():
-            tensors[f"weight.{name}"] = weight
-            for kind, moment in self.optimiser.state[weight].items():
-                tensors[f"{kind}.{name}"] = moment
-        tensors |= {f"best.{name}": weight for name, weight in self.best_weights.items()}
-        facts = {name: getattr(self, name) for name in ("number", "in_pass", "best_pass", "losses")}
-        facts["best_loss"] = self.best_loss if self.losses else None
-        facts["curve"] = [[point.loss, dict(point.parts)] for point in self.curve]
-        return tensors, facts
-
-    def restore(self, saved: Saved) -> None:
-        """Bring back what `saved` kept, random state included."""
-        with torch.no_grad():
-            for name, weight in self.trained.items():
-                weight.copy_(saved.tensors[f"weight.{name}"])
-        moments = [{kind: saved.tensors[f"{kind}.{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")} for name in self.trained]
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
-        for name in ("number", "in_pass", "best_pass", "losses"):
-            setattr(self, name, saved.facts[name])
-        self.best_loss = math.inf if saved.facts["best_loss"] is None else saved.facts["best_loss"]
-        self.best_weights = {name: saved.tensors[f"best.{name}"].to(weight) for name, weight in self.trained.items() if self.losses}
-        self.curve = [CurvePoint(at, loss, parts) for at, (loss, parts) in enumerate(saved.facts["curve"], 1)]
-        torch.set_rng_state(saved.tensors["random"])
-        if torch.cuda.is_available() and "random.cuda" in saved.tensors:
-            torch.cuda.set_rng_state(saved.tensors["random.cuda"])
-
-    def judge(self, loss: float, purpose: str, training: Training) -> None:
-        """Keep the weights if `loss`, taken on validation after a pass, is the smallest so far."""
-        if not math.isfinite(loss):
-            raise _diverged(f"the validation loss of {purpose}", loss, self.curve, training)
-        self.losses = [*self.losses, loss]
-        if loss < self.best_loss:
-            self.best_loss, self.best_pass = loss, self.number
-            self.best_weights = {name: weight.detach().clone() for name, weight in self.trained.items()}
-
-    def return_to_best(self) -> None:
-        """Put the best weights back, if a validation loss chose any."""
-        with torch.no_grad():
-            for name, weight in self.best_weights.items():
-                self.trained[name].copy_(weight)
-
-
-def _take_step(state: _State, loss: Loss, training: Training, num_steps: int, purpose: str) -> None:
+def _take_step(state: TrainingState, loss: Loss, training: Training, num_steps: int, purpose: str) -> None:
     """Descend once; nothing is changed when the loss or its gradient is no number."""
     parts = {name: part.item() for name, part in loss.parts.items()}
     point = CurvePoint(len(state.curve) + 1, sum(parts.values()), parts)
     if not math.isfinite(point.loss):
-        raise _diverged(f"the loss of {purpose}", point.loss, state.curve, training)
+        raise diverged(f"the loss of {purpose}", point.loss, state.curve, training)
     state.optimiser.zero_grad(set_to_none=True)
     loss.total().backward()
     norm = torch.nn.utils.clip_grad_norm_(state.trained.values(), training.max_gradient_norm).item()
     if not math.isfinite(norm):
-        raise _diverged(f"the gradient of {purpose}", norm, state.curve, training)
+        raise diverged(f"the gradient of {purpose}", norm, state.curve, training)
     for group in state.optimiser.param_groups:
         group["lr"] = training.learning_rate * rate_factor(len(state.curve), num_steps, training)
     state.optimiser.step()
@@ -297,12 +218,3 @@ def rate_factor(at: int, num_steps: int, training: Training) -> float:
     if training.schedule == "constant":
         return 1.0
     return max(0.0, (num_steps - at) / max(1, num_steps - warmup))
-
-
-def _diverged(what: str, value: float, curve: list[CurvePoint], training: Training) -> Diverged:
-    before = f"{curve[-1].loss:.4g} at step {curve[-1].step}" if curve else "none: this was the first step"
-    return Diverged(
-        f"{what} is {value} at step {len(curve) + 1}",
-        facts={"last finite loss": before, "learning rate": training.learning_rate},
-        hint="lower the learning rate; nothing of this stage was published",
-    )

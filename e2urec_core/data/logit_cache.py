@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from torch import Tensor
 
 from data_contracts.teacher_logits import teacher_logits
 from e2urec_core.artifacts import file_digest
+from e2urec_core.checkpoints import KeptTables
 from e2urec_core.data.batches import Prompts, pass_order
 from e2urec_core.errors import StaleCache
 from e2urec_core.ops.answers import narrow
@@ -37,8 +36,6 @@ from e2urec_core.settings import CacheRule
 Part = Literal["forgotten", "retained"]
 PARTS: tuple[Part, ...] = ("forgotten", "retained")
 METADATA = b"e2urec"
-
-log = logging.getLogger("e2urec")
 
 
 @dataclass(frozen=True)
@@ -60,31 +57,6 @@ class Stamp:
         """The stamp of two recommenders' folders."""
         weights = "model.safetensors"
         return cls(file_digest(original / weights), file_digest(augmented / weights), file_digest(original / TOKENIZER))
-
-
-class Kept:
-    """Scored row groups of an unfinished cache, one file each; the file's name carries the digest of its bytes."""
-
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which need not exist."""
-        self.folder = folder
-
-    def put(self, part: Part, number: int, table: pa.Table) -> None:
-        """Keep a row group, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = self.folder / f".{part}-{number}"
-        pq.write_table(table, beside, compression="zstd", use_dictionary=False)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
-
-    def get(self, part: Part, number: int, schema: pa.Schema) -> pa.Table | None:
-        """A kept row group, or None where there is none or its bytes have changed."""
-        for path in self.folder.glob(f"{part}-{number:06d}-*.parquet"):
-            if path.stem.rsplit("-", 1)[1] == file_digest(path):
-                return pq.read_table(path).replace_schema_metadata(schema.metadata).cast(schema)
-            log.warning("a kept row group of the teacher cache is damaged; it is scored again")
-        return None
 
 
 @dataclass(frozen=True)
@@ -133,7 +105,7 @@ def write_cache(
     stamp: Stamp,
     seed: int,
     each: Callable[[int], None] = lambda rows: None,
-    kept: Kept | None = None,
+    kept: KeptTables | None = None,
 ) -> int:
     """Score the planned rows with both teachers and write `forgotten.parquet` and `retained.parquet` into `folder`.
 

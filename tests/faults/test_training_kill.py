@@ -23,8 +23,8 @@ import peft, pyarrow.parquet, safetensors.torch, tokenizers
 import transformers.models.t5.modeling_t5
 from pathlib import Path
 from e2urec_core.backbones.tiny_t5 import TinyT5
-from e2urec_core.checkpoints import Checkpoints
-from e2urec_core.data.logit_cache import Kept, Stamp, TeacherCache, write_cache
+from e2urec_core.checkpoints import Checkpoints, KeptTables
+from e2urec_core.data.logit_cache import Stamp, TeacherCache, write_cache
 from e2urec_core.methods.base import Problem
 from e2urec_core.methods.e2urec import E2URec
 from e2urec_core.settings import CacheRule, Training
@@ -59,7 +59,7 @@ def caching(bench, place):
     first, second = SMALL.build(TEXTS, 0), SMALL.build(TEXTS, 1)
     parts = {"forgotten": rows(first, 0, 16), "retained": rows(first, 16, 48)}
     place.mkdir(exist_ok=True)
-    kept = Kept(bench.checkpoints.folder) if bench.checkpoints else None
+    kept = KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
     # Groups of 16 rows: one of forgotten rows, two of retained ones; the watcher counts half groups.
     done = [0]
     def each(count):
