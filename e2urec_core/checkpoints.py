@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2urec_core.artifacts import canonical_json, file_digest
+from e2urec_core.store import sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,11 +77,11 @@ class Checkpoints:
             digests = {name: file_digest(place / name) for name in (TENSORS, FACTS)}
             (place / MANIFEST).write_text(canonical_json(digests))
             for name in (TENSORS, FACTS, MANIFEST, "."):
-                _sync(place / name)
+                sync(place / name)
             target = self._path(step)
             shutil.rmtree(target, ignore_errors=True)
             os.rename(place, target)
-            _sync(self.folder)
+            sync(self.folder)
         finally:
             shutil.rmtree(place, ignore_errors=True)
         for old in self._steps()[:-KEPT]:
@@ -130,7 +131,7 @@ class KeptTables:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = self.folder / f".{part}-{number}"
         pq.write_table(table, beside, compression="zstd", use_dictionary=False)
-        _sync(beside)
+        sync(beside)
         os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
 
     def get(self, part: str, number: int, schema: pa.Schema) -> pa.Table | None:
@@ -142,11 +143,3 @@ class KeptTables:
                 return pq.read_table(path).replace_schema_metadata(schema.metadata).cast(schema)
             log.warning("a kept row group of the teacher cache is damaged; it is scored again")
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -94,8 +94,8 @@ class Store:
         with _storage_errors(self.root):
             (place / MANIFEST).write_text(canonical_json(manifest))
             for path in place.rglob("*"):
-                _sync(path)
-            _sync(place)
+                sync(path)
+            sync(place)
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if target.exists() and self.damage(handle) is not None:
                 shutil.rmtree(target)
@@ -106,7 +106,7 @@ class Store:
                     # Another process published the same content first.
                     if not target.exists():
                         raise
-            _sync(target.parent)
+            sync(target.parent)
         return handle
 
     def open(self, handle: Artifact) -> Path:
@@ -181,7 +181,7 @@ def write_whole(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
     try:
         beside.write_text(text)
-        _sync(beside)
+        sync(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -191,7 +191,8 @@ def _described(path: Path) -> Mapping[str, Any]:
     return {"sha256": file_digest(path), "bytes": path.stat().st_size}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's or folder's contents are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

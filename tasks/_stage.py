@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from e2urec_core.artifacts import Artifact, digest_of, file_digest
+from e2urec_core.checkpoints import Checkpoints
 from e2urec_core.errors import StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Settings
 from e2urec_core.store import StageRecord
@@ -66,14 +66,14 @@ class Work:
         place: Empty folder to write into.
         watch: Told how far the stage has come.
         metrics: Takes the stage's numbers.
-        checkpoints: Folder for the state of a training, the same when the stage is started again after a kill.
+        checkpoints: Where a training keeps its state: the same folder when the stage is started again after a kill.
     """
 
     room: Room
     place: Path
     watch: Callable[[int, int, str, Mapping[str, float]], None]
     metrics: StageMetrics
-    checkpoints: Path
+    checkpoints: Checkpoints
 
     def open(self, handle: Artifact) -> Path:
         """The folder of an earlier artifact, every byte verified."""
@@ -87,7 +87,6 @@ class Work:
         """
         import torch
 
-        from e2urec_core.checkpoints import Checkpoints
         from e2urec_core.errors import BadSetting
         from e2urec_core.training import Bench
 
@@ -100,8 +99,7 @@ class Work:
             if numbers:
                 self.metrics.step(done, numbers)
 
-        kept = Checkpoints(self.checkpoints, every_s=CHECKPOINT_EVERY_S)
-        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch, checkpoints=kept)
+        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch, checkpoints=self.checkpoints)
 
 
 def stage(
@@ -216,7 +214,7 @@ def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord)
 
 def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any]) -> A:
     room.journal.note(title, StageEntry(state="running", key=key))
-    checkpoints = room.store.root / "checkpoints" / key
+    checkpoints = Checkpoints(room.store.root / "checkpoints" / key, every_s=CHECKPOINT_EVERY_S)
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
@@ -236,7 +234,7 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
     except BaseException as error:
         _fail(room, title, key, error)
         raise
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.clear()
     room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")
