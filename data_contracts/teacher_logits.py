@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from data_contracts.contract import Column, Contract, finite, one_of, unique
 
+Part = Literal["forgotten", "retained"]
 FLOAT_BYTES = 4
 KEY_BYTES = 8 + 1
 """An int64 example_id and an int8 label."""
@@ -25,15 +26,17 @@ class TeacherLogitsTable(Contract):
     original: ClassVar[str] = "original"
     augmented: ClassVar[str] = "augmented"
     support: ClassVar[str] = "support"
+    states: ClassVar[str] = "states"
 
 
-def teacher_logits(width: int, num_ids: int | None, part: Literal["forgotten", "retained"] = "forgotten") -> TeacherLogitsTable:
+def teacher_logits(width: int, num_ids: int | None, part: Part = "forgotten", *, states: bool = False) -> TeacherLogitsTable:
     """The contract of a logit cache.
 
     Args:
         width: Outputs kept per row and teacher, >= 1.
         num_ids: Token ids kept per row where the vocabulary was cut down to a support, >= 1; None keeps no such column.
         part: Forgotten rows carry both teachers; retained rows have no column `augmented`, because that model never scores them.
+        states: Whether the encoder's states are kept: tokens times width numbers a row, which the formula leaves out.
     """
     assert width >= 1, f"no cache is {width} wide"
     assert num_ids is None or num_ids >= 1, f"no support holds {num_ids} ids"
@@ -50,6 +53,10 @@ def teacher_logits(width: int, num_ids: int | None, part: Literal["forgotten", "
     if num_ids is not None:
         columns.append(Column(TeacherLogitsTable.support, pa.list_(pa.int32(), num_ids), "Token ids that the logits belong to."))
         rules.append(finite(TeacherLogitsTable.support))
+    if states:
+        columns.append(
+            Column(TeacherLogitsTable.states, pa.large_binary(), "The original's encoder states, token by token, as raw floats.")
+        )
     return TeacherLogitsTable("teacher_logits", tuple(columns), tuple(rules))
 
 

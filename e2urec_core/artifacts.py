@@ -46,6 +46,10 @@ class Examples(Artifact):
     """Prompts with labels, each in its part of the split."""
 
 
+class Tokens(Artifact):
+    """The prompts as token ids, and their tokenizer."""
+
+
 class ForgetRequest(Artifact):
     """Users whose rows are to be forgotten."""
 
@@ -70,8 +74,12 @@ class Unlearned(Model):
     """Network after unlearning: merged weights, and the adapter that made them."""
 
 
+class OriginalLogits(Artifact):
+    """The original's outputs at the answer position on retained rows; later requests take them as they are."""
+
+
 class TeacherLogits(Artifact):
-    """Both teachers' outputs at the answer position."""
+    """Both teachers' outputs at the answer position on the rows to forget."""
 
 
 class Scores(Artifact):
@@ -84,7 +92,20 @@ class Report(Artifact):
 
 KINDS: dict[str, type[Artifact]] = {
     kind.kind: kind
-    for kind in (Interactions, Examples, ForgetRequest, Original, Augmented, Retrained, Unlearned, TeacherLogits, Scores, Report)
+    for kind in (
+        Interactions,
+        Examples,
+        Tokens,
+        ForgetRequest,
+        Original,
+        Augmented,
+        Retrained,
+        Unlearned,
+        OriginalLogits,
+        TeacherLogits,
+        Scores,
+        Report,
+    )
 }
 
 

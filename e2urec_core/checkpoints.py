@@ -88,6 +88,10 @@ class Checkpoints:
             shutil.rmtree(self._path(old), ignore_errors=True)
         self._last = time.monotonic()
 
+    def last_step(self) -> int | None:
+        """Steps done when the newest checkpoint was taken, or None without one; not verified."""
+        return max(self._steps(), default=None)
+
     def newest(self) -> Saved | None:
         """The newest whole checkpoint, or None; damaged ones are named in the log and passed over."""
         from safetensors.torch import load_file
@@ -130,7 +134,7 @@ class KeptTables:
 
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = self.folder / f".{part}-{number}"
-        pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+        pq.write_table(table, beside, compression="none", use_dictionary=False)
         sync(beside)
         os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
 

@@ -65,7 +65,15 @@ class StaleCache(UserError):
 
 
 class Diverged(UserError):
-    """A loss that is no longer a finite number."""
+    """A loss that is no longer a finite number, or that has risen far above what it was."""
+
+
+class TooLarge(UserError):
+    """A row or a network that the device's memory does not hold."""
+
+
+class ProcessDied(UserError):
+    """A stage's own process that ended without saying why."""
 
 
 class DamagedArtifact(UserError):

@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from e2urec_core.data.batches import Batch, Prompts, tokenise
+from e2urec_core.data.tokens import TOKENIZER, load_tokenizer
 from e2urec_core.ops.answers import yes_probability
+from e2urec_core.reader import AnswerReader
 from e2urec_core.seeding import seeded
 from e2urec_core.settings import Lora, Settings
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ANSWERS = "answers.json"
-TOKENIZER = "tokenizer.json"
+# Most tokens of one forward pass without gradients, padding included.
+SCORED_TOKENS = 4096
 
 
 class Answers(Settings):
@@ -59,13 +62,13 @@ class Recommender:
     tokenizer: Tokenizer
     answers: Answers
 
+    def reader(self) -> AnswerReader:
+        """Runs the network at the answer position alone."""
+        return AnswerReader(self.network, self.answers.decoder_prefix)
+
     def logits(self, batch: Batch) -> Float[Tensor, "row vocab"]:
         """Outputs at the answer position, with gradients where the network has them."""
-        prefix = torch.tensor([self.answers.decoder_prefix], device=batch.token_ids.device).expand(len(batch.labels), -1)
-        given = self.network(
-            input_ids=batch.token_ids, attention_mask=batch.mask.to(torch.int64), decoder_input_ids=prefix, use_cache=False
-        )
-        outputs: Tensor = given.logits[:, -1]
+        outputs: Tensor = self.reader().to(batch.token_ids.device)(batch.token_ids, batch.mask)
         return outputs
 
     def answer_ids(self, batch: Batch) -> Tensor:
@@ -76,16 +79,20 @@ class Recommender:
         """Tokenise `texts` with this recommender's tokenizer."""
         return tokenise(self.tokenizer, example_ids, labels, texts)
 
-    def score(self, prompts: Prompts, batch_size: int = 256, each: Callable[[int], None] = lambda rows: None) -> numpy.ndarray:
-        """p(Yes) of every prompt, float64, in the prompts' order; `each` is told how many rows were scored."""
+    def score(self, prompts: Prompts, token_budget: int = SCORED_TOKENS, each: Callable[[int], None] = lambda rows: None) -> numpy.ndarray:
+        """p(Yes) of every prompt, float64, in the prompts' order; `each` is told how many rows were scored.
+
+        For rows that fit in memory on one device; see `scoring.py` for more.
+        """
         device = next(self.network.parameters()).device
         scores = numpy.empty(len(prompts))
-        pair = torch.tensor([self.answers.yes_id, self.answers.no_id], device=device)
+        reader, pair = self.reader().to(device), torch.tensor([[self.answers.yes_id, self.answers.no_id]], device=device)
         self.network.eval()
         with torch.inference_mode():
-            for batch in prompts.in_order(batch_size):
-                logits = self.logits(batch.to(device))
-                scores[batch.index.numpy()] = yes_probability(logits[:, pair]).cpu().numpy()
+            for batch in prompts.in_order(token_budget):
+                there = batch.to(device)
+                logits = reader(there.token_ids, there.mask, pair.expand(len(batch.labels), 2))
+                scores[batch.index.numpy()] = yes_probability(logits).cpu().numpy()
                 each(len(batch.labels))
         return scores
 
@@ -94,7 +101,14 @@ class Recommender:
         from peft import LoraConfig, get_peft_model
 
         targets = self.answers.attention_targets if lora.targets == "attention" else self.answers.linear_targets
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(targets), bias="none")
+        blocks = r".*\bdecoder\.(?:.*\.)?" if lora.layers == "decoder" else r"(?:.*\.)?"
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=f"{blocks}(?:{'|'.join(targets)})",
+            bias="none",
+        )
         with seeded(seed, "adapter-weights"):
             network = get_peft_model(copy.deepcopy(self.network), config)
         return Recommender(network, self.tokenizer, self.answers)
@@ -109,8 +123,6 @@ class Recommender:
         network: Any = self.network
         for config in network.peft_config.values():
             config.base_model_name_or_path = None
-            # peft keeps a set, whose order differs between processes.
-            config.target_modules = sorted(config.target_modules)
         network.save_pretrained(folder, safe_serialization=True)
         # peft adds a model card that names the base by its path.
         (folder / "README.md").unlink(missing_ok=True)
@@ -135,6 +147,9 @@ class Recommender:
 
     def save(self, folder: Path) -> None:
         """Write the recommender as safetensors and JSON; `folder` must exist. An adapter must be merged first."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         network: Any = self.network
         assert not self.has_adapter, "merge the adapter before saving: its base is the model that still remembers"
         network.save_pretrained(folder, safe_serialization=True)
@@ -153,10 +168,3 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Recommender:
     network.name_or_path = network.config._name_or_path = ""
     answers = Answers.model_validate_json((folder / ANSWERS).read_bytes())
     return Recommender(network.to(device).eval(), load_tokenizer(folder), answers)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of the recommender in `folder`."""
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_str((folder / TOKENIZER).read_text())

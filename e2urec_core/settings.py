@@ -60,7 +60,11 @@ class Training(Settings):
     max_gradient_norm: float = Field(1.0, gt=0)
     """Norm to which the gradient is clipped."""
     patience: int = Field(0, ge=0, le=1000)
-    """Passes without a better validation loss after which training stops and the best weights return; 0 trains to the end."""
+    """Checks without a better validation loss after which training stops and the best weights return; 0 trains to the end."""
+    check_every: int = Field(0, ge=0)
+    """Steps between two checks of the validation loss; 0 checks after every pass."""
+    diverged_above: float = Field(10.0, gt=1)
+    """Training stops when twenty steps' mean loss is over this many times the smallest such mean, and one nat more."""
 
 
 class Lora(Settings):
@@ -74,6 +78,23 @@ class Lora(Settings):
     """Share of the adapter's inputs that is dropped while training. Reference: 0.05."""
     targets: Literal["attention", "all_linear"] = "attention"
     """Layers that carry an adapter: query and value projections as in the paper, or every linear layer of the blocks."""
+    layers: Literal["all", "decoder"] = "all"
+    """Blocks that carry an adapter: all, or the decoder's alone, over an encoder that stays as it is and whose states can be cached."""
+
+
+class Augment(Training):
+    """Schedule of the augmented model, and what of it is trained."""
+
+    num_epochs: int = Field(2, ge=1, le=1000)
+    """Passes over the forgotten rows."""
+    batch_size: int = Field(32, ge=1, le=65536)
+    """Rows in one step."""
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    trains: Literal["network", "adapter"] = "network"
+    """What is trained on the forgotten rows: every weight as in the paper, or an adapter, which is cheaper and is merged at the end."""
+    lora: Lora = Lora()
+    """The adapter, where one is trained."""
 
 
 class CacheRule(Settings):
@@ -83,10 +104,23 @@ class CacheRule(Settings):
     """Columns kept: the whole vocabulary, the original's likeliest words and what all others weigh together, or Yes and No alone."""
     top: int = Field(32, ge=2, le=4096)
     """Words kept when `support` is `top`; Yes and No are always among them."""
-    retained_per_forgotten: float = Field(4.0, gt=0)
-    """Retained rows that are cached for every forgotten row; unlearning draws from these."""
-    rows_per_group: int = Field(4096, ge=16, le=1_048_576)
+    retained_per_forgotten: float | None = Field(None, gt=0)
+    """Retained rows that are cached for every forgotten row; without a number, as many as the method's passes will draw."""
+    encoder_states: bool | None = None
+    """Whether the original's encoder states are kept too; without a word, where the method's adapter leaves the encoder as it is."""
+    rows_per_group: int = Field(512, ge=16, le=1_048_576)
     """Rows in one row group: what is in memory at a time."""
+
+    def planned(self, draws: float, states: bool) -> CacheRule:
+        """The same rule with what a method plans filled in where nothing is set.
+
+        Args:
+            draws: Retained rows that the method draws for every forgotten row.
+            states: Whether the method can use the encoder's states.
+        """
+        rows = self.retained_per_forgotten or max(draws, 1e-9)
+        kept = states if self.encoder_states is None else self.encoder_states
+        return self.model_copy(update={"retained_per_forgotten": rows, "encoder_states": kept})
 
 
 class EvaluateRule(Settings):
@@ -94,3 +128,38 @@ class EvaluateRule(Settings):
 
     floor_seeds: int = Field(0, ge=0, le=32)
     """Further Retrains with other seeds; their spread is the floor under which a difference means nothing."""
+
+
+class EngineRule(Settings):
+    """How the engine runs a stage; none of it changes what the stage gives beyond the last digits."""
+
+    token_budget: int = Field(32768, ge=16)
+    """Most tokens in one forward pass with gradients, padding included; a step with more is run in pieces."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Whether networks are compiled; `auto` does where it was measured to pay, which is nowhere yet (LOG.md)."""
+    checkpoint_every_s: float = Field(30.0, gt=0)
+    """Seconds between two checkpoints of a training."""
+    checkpoint_every_steps: int = Field(0, ge=0)
+    """Steps between two checkpoints, whatever the time; 0 goes by time alone."""
+
+
+class Seat(Settings):
+    """Where and from which seed a stage works; part of its key, but for how often it keeps checkpoints."""
+
+    seed: int
+    """Seed of everything that is drawn."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of the networks."""
+    threads: int = 1
+    """CPU threads of each process."""
+    processes: int = 1
+    """Processes that share the stage."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of matrix products."""
+    engine: EngineRule = EngineRule()
+    """How the engine runs it."""
+
+    def keyed(self) -> dict[str, Any]:
+        """The settings that decide what the stage gives."""
+        kept = self.model_copy(update={"engine": EngineRule(token_budget=self.engine.token_budget, compiled=self.engine.compiled)})
+        return kept.canonical()

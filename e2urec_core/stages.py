@@ -11,23 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2urec_core.data.rows import EXAMPLES, MARKS, rows_of_part, rows_of_split
+from e2urec_core.data.tokens import EXAMPLES, MARKS
 
 if TYPE_CHECKING:
     import numpy
     import polars
 
+    from data_contracts.teacher_logits import Part
     from e2urec_core.backbones.base import Backbone
+    from e2urec_core.checkpoints import KeptTables
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.forget import ForgetRule
-    from e2urec_core.data.logit_cache import Part
     from e2urec_core.data.prompts import PromptRule
     from e2urec_core.data.split import SplitRule
     from e2urec_core.datasets.base import Dataset
+    from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Method
     from e2urec_core.recommender import Recommender
-    from e2urec_core.settings import CacheRule, Training
-    from e2urec_core.training import Bench, Fitted
+    from e2urec_core.settings import Augment, CacheRule, Training
+    from e2urec_core.training_state import Fitted
 
 FACTS = "facts.json"
 INTERACTIONS, ITEMS, USERS = "interactions.parquet", "items.parquet", "users.parquet"
@@ -75,18 +77,23 @@ def forget(interactions: Path, examples: Path, rule: ForgetRule, seed: int, plac
     return counts["forgotten"]
 
 
-def train_original(examples: Path, backbone: Backbone, training: Training, bench: Bench, place: Path) -> int:
+def tokenise(examples: Path, backbone: Backbone, place: Path) -> int:
+    """Turn every prompt into token ids of the backbone's tokenizer, which is stored beside them."""
+    from e2urec_core.data.tokens import training_texts, write_tokens
+
+    return write_tokens(examples, backbone.tokenizer(training_texts(examples)), place)
+
+
+def train_original(tokens: Path, backbone: Backbone, training: Training, bench: Bench, place: Path) -> int:
     """Train a recommender on all training rows."""
-    rows = rows_of_split(examples, "train")
-    recommender = _on(bench, backbone.build(rows.texts, bench.seed))
-    return _fit_and_save(
-        recommender, rows.tokenised(recommender), rows_of_split(examples, "validation").tokenised(recommender), training, bench, place
-    )
+    from e2urec_core.data.tokens import load_tokenizer, prompts_of_split
+
+    recommender = _on(bench, backbone.build(load_tokenizer(tokens), bench.seed))
+    rows, validation = (prompts_of_split(tokens, split) for split in ("train", "validation"))
+    return _fit_and_save(recommender, rows, validation, training, bench, place)
 
 
-def train_retrained(
-    original: Path, examples: Path, request: Path, backbone: Backbone, training: Training, bench: Bench, place: Path
-) -> int:
+def train_retrained(tokens: Path, request: Path, backbone: Backbone, training: Training, bench: Bench, place: Path) -> int:
     """Train a recommender on the retained rows alone.
 
     With the original's seed it is paired with the original: the same initial weights, and the same rows in the same steps less the
@@ -94,112 +101,111 @@ def train_retrained(
     """
     import numpy
 
-    from e2urec_core.recommender import load_tokenizer
+    from e2urec_core.data.tokens import load_tokenizer, prompts_of_part, prompts_of_split
 
-    rows, forgotten = rows_of_split(examples, "train"), rows_of_part(examples, request, "forgotten")
-    recommender = _on(bench, backbone.build([], bench.seed, load_tokenizer(original)))
-    validation = rows_of_part(examples, request, "validation").tokenised(recommender)
-    left_out = numpy.isin(rows.example_ids, forgotten.example_ids)
-    _fit_and_save(recommender, rows.tokenised(recommender), validation, training, bench, place, left_out=left_out)
+    recommender = _on(bench, backbone.build(load_tokenizer(tokens), bench.seed))
+    rows = prompts_of_split(tokens, "train")
+    left_out = numpy.isin(rows.example_ids, prompts_of_part(tokens, request, "forgotten").example_ids)
+    _fit_and_save(recommender, rows, prompts_of_part(tokens, request, "validation"), training, bench, place, left_out=left_out)
     return int((~left_out).sum())
 
 
-def train_augmented(original: Path, examples: Path, request: Path, training: Training, bench: Bench, place: Path) -> int:
-    """Train the original further on the forgotten rows alone."""
+def train_augmented(original: Path, tokens: Path, request: Path, augment: Augment, bench: Bench, place: Path) -> int:
+    """Train the original further on the forgotten rows alone: the whole of it, or an adapter that is merged at the end."""
+    from e2urec_core.data.tokens import prompts_of_part
     from e2urec_core.recommender import load
 
-    recommender = load(original, bench.device).trainable()
-    forgotten = rows_of_part(examples, request, "forgotten").tokenised(recommender)
-    validation = rows_of_part(examples, request, "validation").tokenised(recommender)
-    return _fit_and_save(recommender, forgotten, validation, training, bench, place, purpose="augmented")
+    recommender = load(original, bench.device)
+    student = recommender.with_adapter(augment.lora, bench.seed) if augment.trains == "adapter" else recommender.trainable()
+    forgotten, validation = (prompts_of_part(tokens, request, part) for part in ("forgotten", "validation"))
+    return _fit_and_save(student, forgotten, validation, augment, bench, place, purpose="augmented")
 
 
-def cache_teachers(original: Path, augmented: Path, examples: Path, request: Path, rule: CacheRule, bench: Bench, place: Path) -> int:
-    """Score the rows that unlearning may draw with both teachers and keep their outputs."""
-    from e2urec_core.checkpoints import KeptTables
-    from e2urec_core.data.logit_cache import Stamp, planned_rows, write_cache
+def cache_original(original: Path, tokens: Path, request: Path, rule: CacheRule, earlier: Sequence[Path], bench: Bench, place: Path) -> int:
+    """Keep the original's outputs on the retained rows that unlearning may draw."""
+    import numpy
+
+    from e2urec_core.data.teacher_scoring import Stamp, write_original
+    from e2urec_core.data.tokens import prompts_of_part, prompts_of_split
     from e2urec_core.recommender import load
 
+    rows = prompts_of_split(tokens, "train")
+    forgotten = numpy.isin(rows.example_ids, prompts_of_part(tokens, request, "forgotten").example_ids)
+    stamp = Stamp.of(rows, original)
+    return write_original(place, load(original, bench.device), rows, forgotten, rule, stamp, bench, earlier, _kept(bench))
+
+
+def cache_teachers(original: Path, augmented: Path, tokens: Path, request: Path, rule: CacheRule, bench: Bench, place: Path) -> int:
+    """Keep both teachers' outputs on the rows to forget."""
+    from e2urec_core.data.teacher_scoring import Stamp, write_forgotten
+    from e2urec_core.data.tokens import prompts_of_part
+    from e2urec_core.recommender import load
+
+    rows = prompts_of_part(tokens, request, "forgotten")
     teachers = load(original, bench.device), load(augmented, bench.device)
-    rows = _request_rows(examples, request, teachers[0])
-    total = sum(len(order) for order in planned_rows(len(rows["retained"]), len(rows["forgotten"]), rule, bench.seed).values())
-    done = 0
-
-    def each(count: int) -> None:
-        nonlocal done
-        done += count
-        bench.watch(done, total, "rows", {})
-
-    kept = KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
-    return write_cache(place, *teachers, rows, rule, Stamp.of(original, augmented), bench.seed, each, kept)
+    return write_forgotten(place, *teachers, rows, rule, Stamp.of(rows, original, augmented), bench, _kept(bench))
 
 
 def unlearn(
     method: Method,
     original: Path,
-    examples: Path,
+    tokens: Path,
     request: Path,
     augmented: Path | None,
+    remembering: Path | None,
     teachers: Path | None,
+    rule: CacheRule,
     bench: Bench,
     place: Path,
 ) -> int:
     """Let the method forget; store the merged recommender, and beside it the adapter that made it."""
-    from e2urec_core.data.logit_cache import Stamp, TeacherCache
+    from e2urec_core.data.logit_cache import TeacherCache
+    from e2urec_core.data.teacher_scoring import Stamp
+    from e2urec_core.data.tokens import prompts_of_part, prompts_of_split
     from e2urec_core.methods.base import Problem
     from e2urec_core.recommender import load
 
     recommender = load(original, bench.device)
-    rows = _request_rows(examples, request, recommender)
-    cache = TeacherCache(teachers, Stamp.of(original, augmented), rows) if teachers and augmented else None
-    validation = rows_of_part(examples, request, "validation").tokenised(recommender)
-    outcome = method.unlearn(Problem(recommender, rows["retained"], rows["forgotten"], validation, cache), bench)
-    counted = outcome.recommender.count()
-    if outcome.recommender.has_adapter:
-        outcome.recommender.save_adapter(place / ADAPTER)
-    merged = outcome.recommender.merged()
-    merged.save(place)
-    _note(
-        place,
-        **_of(outcome.fitted),
-        trainable_parameters=counted["trainable_parameters"],
-        total_parameters=merged.count()["total_parameters"],
-    )
-    return len(rows["forgotten"])
+    retained, forgotten, validation = (prompts_of_part(tokens, request, part) for part in ("retained", "forgotten", "validation"))
+    cache = None
+    if remembering and teachers and augmented:
+        stamps: dict[Part, Stamp] = {
+            "forgotten": Stamp.of(forgotten, original, augmented),
+            "retained": Stamp.of(prompts_of_split(tokens, "train"), original),
+        }
+        cache = TeacherCache(remembering, teachers, {"forgotten": forgotten, "retained": retained}, stamps, rule)
+    outcome = method.unlearn(Problem(recommender, retained, forgotten, validation, cache), bench)
+    if bench.workers.is_main:
+        counted = outcome.recommender.count()
+        if outcome.recommender.has_adapter:
+            outcome.recommender.save_adapter(place / ADAPTER)
+        merged = outcome.recommender.merged()
+        merged.save(place)
+        total = merged.count()["total_parameters"]
+        _note(place, **_of(outcome.fitted), trainable_parameters=counted["trainable_parameters"], total_parameters=total)
+    return len(forgotten)
 
 
-def evaluate(models: Sequence[tuple[str, Path]], subject: str, examples: Path, request: Path, bench: Bench, place: Path) -> int:
+def evaluate(models: Sequence[tuple[str, Path]], subject: str, tokens: Path, request: Path, bench: Bench, place: Path) -> int:
     """Score every model on every group of rows and measure them against the paired Retrain.
 
     Args:
         models: Name and folder of each: `original`, `retrain`, the method's kind, then further Retrains.
         subject: The method's kind.
-        examples: Folder of the examples.
+        tokens: Folder of the tokens.
         request: Folder of the forget request.
         bench: Seed, device, watcher.
         place: Where `scores.parquet` and `facts.json` go.
     """
-    import polars as pl
+    from e2urec_core.data.tokens import prompts_of_part
+    from e2urec_core.evaluation import GROUPS, ORIGINAL, RETRAIN, histogram, measure, measure_apart, seed_floor
+    from e2urec_core.scoring import read_scores, write_scores
 
-    from e2urec_core.evaluation import GROUPS, ORIGINAL, RETRAIN, Scored, histogram, measure, measure_apart, seed_floor
-    from e2urec_core.recommender import load
-
-    rows = {group: rows_of_part(examples, request, group) for group in GROUPS}
-    yes: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    for done, (name, folder) in enumerate(models):
-        recommender = load(folder, bench.device)
-        for group in GROUPS:
-            yes[group][name] = recommender.score(rows[group].tokenised(recommender))
-        bench.watch(done + 1, len(models), "models", {})
-    groups = {group: Scored(rows[group].example_ids, rows[group].labels, yes[group]) for group in GROUPS}
-    table = pl.concat(
-        pl.DataFrame({"example_id": scored.example_ids, "label": scored.labels, "yes_probability": scored.yes[name]}).with_columns(
-            pl.lit(group).alias("group"), pl.lit(name).alias("model")
-        )
-        for group, scored in groups.items()
-        for name, _ in models
-    )
-    _write(table.select("example_id", "label", "group", "model", "yes_probability"), place / "scores.parquet")
+    rows = {group: prompts_of_part(tokens, request, group) for group in GROUPS}
+    scored = write_scores(place, models, rows, bench, _kept(bench))
+    if not bench.workers.is_main:
+        return scored
+    groups = read_scores(place, [name for name, _ in models])
     compared = [ORIGINAL, RETRAIN, subject]
     further = [name for name, _ in models if name not in compared]
     floor = seed_floor(groups, further)
@@ -210,7 +216,7 @@ def evaluate(models: Sequence[tuple[str, Path]], subject: str, examples: Path, r
         seed_floor=floor.canonical() if floor else None,
         probabilities=histogram(groups, compared).canonical(),
     )
-    return table.height
+    return scored
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -219,11 +225,10 @@ def facts(folder: Path) -> dict[str, Any]:
     return noted
 
 
-def _request_rows(examples: Path, request: Path, recommender: Recommender) -> dict[Part, Prompts]:
-    return {
-        "forgotten": rows_of_part(examples, request, "forgotten").tokenised(recommender),
-        "retained": rows_of_part(examples, request, "retained").tokenised(recommender),
-    }
+def _kept(bench: Bench) -> KeptTables | None:
+    from e2urec_core.checkpoints import KeptTables
+
+    return KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
 
 
 def _on(bench: Bench, recommender: Recommender) -> Recommender:
@@ -245,14 +250,18 @@ def _fit_and_save(
     from e2urec_core.training import fit_answers
 
     fitted = fit_answers(recommender, rows, validation, training, bench, purpose=purpose, left_out=left_out)
-    recommender.save(place)
-    _note(place, **_of(fitted), **recommender.count())
+    if bench.workers.is_main:
+        counted = recommender.count()
+        merged = recommender.merged()
+        merged.save(place)
+        _note(place, **_of(fitted), **{**merged.count(), "trainable_parameters": counted["trainable_parameters"]})
     return len(rows)
 
 
 def _of(fitted: Fitted) -> dict[str, Any]:
     curve = [{"step": point.step, "loss": point.loss, "parts": dict(point.parts)} for point in fitted.curve]
-    return {"curve": curve, "validation": list(fitted.validation), "best_pass": fitted.best_pass}
+    memory = {"token_budget": fitted.token_budget, "halved_at": list(fitted.halved_at)}
+    return {"curve": curve, "validation": list(fitted.validation), "best_check": fitted.best_check, **memory}
 
 
 def _note(place: Path, **noted: Any) -> None:

@@ -144,6 +144,18 @@ class Store:
             return f"its {MANIFEST} cannot be read"
         return None
 
+    def made_from(self, kind: type[A], parent: Artifact) -> list[A]:
+        """Handles of the artifacts of `kind` that were made from `parent`, newest first; not verified."""
+        found = []
+        for path in (self.root / "objects" / kind.kind).glob(f"*/{MANIFEST}"):
+            try:
+                manifest = json.loads(path.read_bytes())
+                if parent.digest in manifest["parents"]:
+                    found.append((path.stat().st_mtime, kind(digest=path.parent.name, parents=tuple(manifest["parents"]))))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return [handle for _, handle in sorted(found, key=lambda each: each[0], reverse=True)]
+
     def remember(self, key: str, record: StageRecord) -> None:
         """Note that stage key `key` gave `record`."""
         with _storage_errors(self.root):

@@ -20,7 +20,7 @@ import typer
 from e2urec_core.errors import BadSetting, UserError
 
 SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
-SCALARS = ("seed", "device", "threads")
+SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
 
 app = typer.Typer(
@@ -49,6 +49,9 @@ def unlearn(
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
+    processes: Scalar = None,
+    precision: Scalar = None,
+    execution: Scalar = None,
     as_json: AsJson = False,
     debug: Debug = False,
     show_help: Annotated[bool, typer.Option("--help", help="Show this message and the settings of the words.")] = False,
@@ -63,7 +66,7 @@ def unlearn(
     missing = [word.upper() for word, value in words.items() if value is None]
     if missing:
         raise BadSetting(f"{len(missing)} of 3 words are missing: {' '.join(missing)}", hint="e2urec unlearn sample tiny-t5 e2urec")
-    _add_scalars(seed, device, threads)
+    _add_scalars(seed, device, threads, processes, precision, execution)
     run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
     place = _prepare(workspace)
     run.dataset.fingerprint()
@@ -81,6 +84,9 @@ def stage(
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
+    processes: Scalar = None,
+    precision: Scalar = None,
+    execution: Scalar = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -91,7 +97,7 @@ def stage(
     if name not in STAGES:
         raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
     journal = Journal.open(place_of(workspace) / "runs", run)
-    _add_scalars(seed, device, threads)
+    _add_scalars(seed, device, threads, processes, precision, execution)
     changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
     place = _prepare(workspace)
     from flows.stage import rerun_stage

@@ -22,10 +22,11 @@ def demo(dataset: str, backbone: str, method: str) -> Sections:
         "forget": {"share": 1.0, "cohort": "polluted"} if dataset == "sample" else {},
         "training": {"num_epochs": 8, "batch_size": 32, "learning_rate": 1e-3},
         "augment": {"num_epochs": 3, "batch_size": 32, "learning_rate": 5e-4},
+        "cache": {"retained_per_forgotten": 4.0},
         "evaluate": {"floor_seeds": 1},
         "method": {
-            "suppression": 12.0,
-            "training": {"num_epochs": 8, "batch_size": 64, "learning_rate": 8e-3, "schedule": "linear", "warmup_share": 0.05},
+            "suppression": 60.0,
+            "training": {"num_epochs": 4, "batch_size": 32, "learning_rate": 4e-3, "schedule": "linear", "warmup_share": 0.05},
         }
         if method == "e2urec"
         else {},

@@ -25,7 +25,7 @@ def open_room(run: Run, workspace: str | Path | None) -> Iterator[Room]:
     store = Store(place / "store")
     prefix = "-".join(word(kind) for kind in (run.dataset.kind, run.backbone.kind, run.method.kind))
     journal = Journal.start(place / "runs", prefix, run.canonical())
-    room = Room(place, store, journal, Tracker(place))
+    room = Room(place, store, journal, Tracker(place), execution=run.execution)
     with _inside(room, run):
         yield room
 
@@ -50,7 +50,7 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
         return "recorded" if order.index(name) < at else "compare"
 
     journal.change(settings=run.canonical())
-    with _inside(Room(place, Store(place / "store"), journal, Tracker(place), mode), run) as room:
+    with _inside(Room(place, Store(place / "store"), journal, Tracker(place), mode, run.execution), run) as room:
         yield room
 
 

@@ -16,15 +16,17 @@ from e2urec_core.datasets.base import Dataset
 from e2urec_core.errors import BadSetting
 from e2urec_core.methods.base import Method
 from e2urec_core.plugins import load
-from e2urec_core.settings import CacheRule, EvaluateRule, Settings, Training
+from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
 
 STAGES = (
     "ingest",
     "split",
     "forget",
+    "tokenise",
     "train-original",
     "train-augmented",
+    "cache-original",
     "cache-teachers",
     "unlearn",
     "train-retrained",
@@ -51,8 +53,8 @@ class Run(Settings):
     """Who is forgotten."""
     training: Training = Training()
     """Schedule of the original and of every Retrain."""
-    augment: Training = Training(num_epochs=2, batch_size=32, learning_rate=5e-4)
-    """Schedule of the augmented model: the original, trained further on the forgotten rows."""
+    augment: Augment = Augment()
+    """How the augmented model is made: the original, trained further on the forgotten rows."""
     cache: CacheRule = CacheRule()
     """What the teacher cache keeps."""
     evaluate: EvaluateRule = EvaluateRule()
@@ -63,6 +65,18 @@ class Run(Settings):
     """Where networks are trained and scored."""
     threads: int = Field(1, ge=1, le=256)
     """CPU threads of a training stage; part of its key, as they change the last digits. More pay for large networks on idle cores."""
+    processes: int = Field(1, ge=1, le=64)
+    """Processes that share a stage that trains or scores, each with its own GPU or its own CPU threads; part of its key."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of matrix products; weights, sums and losses are in 32 bits."""
+    execution: Literal["inline", "process"] = "inline"
+    """Whether stages that train or score run inside the flow's process, or each in one of its own that may die alone."""
+    engine: EngineRule = EngineRule()
+    """How the engine runs a stage."""
+
+    def seat(self) -> Seat:
+        """Where the stages work."""
+        return Seat(**{name: getattr(self, name) for name in ("seed", "device", "threads", "processes", "precision", "engine")})
 
 
 def build_run(words: Mapping[str, str], preset: str | None, flags: Mapping[str, str]) -> Run:

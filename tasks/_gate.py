@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2urec_core.artifacts import Artifact, Examples, Interactions, Scores, TeacherLogits
+from e2urec_core.artifacts import Artifact, Examples, Interactions, OriginalLogits, Scores, TeacherLogits, Tokens
 from e2urec_core.errors import ContractBroken
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract, Violation
 
 # Tables of wide rows are checked this many bytes at a time.
+WIDE = (OriginalLogits, TeacherLogits)
 BYTES_AT_A_TIME = 64 * 2**20
 
 
@@ -36,7 +37,7 @@ def _tables(kind: type[Artifact], place: Path) -> Iterator[tuple[str, Contract, 
     import pyarrow.parquet as pq
 
     for name, contract in _contracts(kind, place):
-        if kind is not TeacherLogits:
+        if kind not in WIDE:
             yield name, contract, pq.read_table(place / name)
             continue
         file = pq.ParquetFile(place / name)
@@ -63,18 +64,20 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
         from data_contracts.scores import SCORES
 
         return [("scores.parquet", SCORES)]
-    if kind is TeacherLogits:
+    if kind is Tokens:
+        from data_contracts.tokens import TOKENS
+
+        return [("tokens.parquet", TOKENS)]
+    if kind in WIDE:
         import pyarrow.parquet as pq
 
-        from data_contracts.teacher_logits import teacher_logits
-        from e2urec_core.data.logit_cache import PARTS
+        from data_contracts.teacher_logits import Part, teacher_logits
+        from e2urec_core.data.teacher_scoring import FILES
 
-        found: list[tuple[str, Contract]] = []
-        for part in PARTS:
-            schema = pq.read_schema(place / f"{part}.parquet")
-            num_ids = schema.field("support").type.list_size if "support" in schema.names else None
-            found.append((f"{part}.parquet", teacher_logits(schema.field("original").type.list_size, num_ids, part)))
-        return found
+        part: Part = "retained" if kind is OriginalLogits else "forgotten"
+        schema = pq.read_schema(place / FILES[part])
+        num_ids = schema.field("support").type.list_size if "support" in schema.names else None
+        return [(FILES[part], teacher_logits(schema.field("original").type.list_size, num_ids, part, states="states" in schema.names))]
     return []
 
 

@@ -31,6 +31,7 @@ class Room:
         tracker: Its MLflow run.
         mode: What to do with a stage: `use` the store or run it, `force` it to run, take what is `recorded` in the journal, or only
             `compare` its key with the recorded one and call it stale.
+        execution: Whether stages that train or score run in this process, or each in one of its own.
         stale: Labels of the stages that were found stale.
     """
 
@@ -39,6 +40,7 @@ class Room:
     journal: Journal
     tracker: Tracker
     mode: Callable[[str], Mode] = run_everything
+    execution: Literal["inline", "process"] = "inline"
     stale: list[str] = field(default_factory=list)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -24,9 +25,8 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from e2urec_core.artifacts import Artifact, digest_of, file_digest
-from e2urec_core.checkpoints import Checkpoints
-from e2urec_core.errors import StorageFailed, UnknownRun, UserError
-from e2urec_core.settings import Settings
+from e2urec_core.errors import ProcessDied, StorageFailed, UnknownRun, UserError
+from e2urec_core.settings import Seat, Settings
 from e2urec_core.store import StageRecord
 from tasks import _gate
 from tasks._journal import StageEntry
@@ -34,27 +34,12 @@ from tasks._progress import progress, say
 from tasks._room import ROOM, Room, StoryEnds
 from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
 
-if TYPE_CHECKING:
-    from e2urec_core.training import Bench
-
 A = TypeVar("A", bound=Artifact)
 
 RETRIES, FIRST_DELAY_S = 2, 2
-CHECKPOINT_EVERY_S = 30.0
-PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
+PACKAGES = ("torch", "accelerate", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
 # What only draws and words the report does not change what other stages give.
 REPORT_STAGES = ("evaluate", "report")
-
-
-class Seat(Settings):
-    """Where and from which seed a training stage works; part of its key."""
-
-    seed: int
-    """Seed of everything that is drawn."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device of the networks."""
-    threads: int = 1
-    """CPU threads."""
 
 
 @dataclass
@@ -66,40 +51,41 @@ class Work:
         place: Empty folder to write into.
         watch: Told how far the stage has come.
         metrics: Takes the stage's numbers.
-        checkpoints: Where a training keeps its state: the same folder when the stage is started again after a kill.
+        checkpoints: Folder of what an unfinished stage keeps: the same when it is started again after a kill.
     """
 
     room: Room
     place: Path
     watch: Callable[[int, int, str, Mapping[str, float]], None]
     metrics: StageMetrics
-    checkpoints: Checkpoints
+    checkpoints: Path
 
     def open(self, handle: Artifact) -> Path:
         """The folder of an earlier artifact, every byte verified."""
         return self.room.store.open(handle)
 
-    def bench(self, seat: Seat) -> Bench:
-        """Device, seed and watcher for the core; sets the number of threads.
+    def perform(self, seat: Seat, name: str, **arguments: Any) -> int:
+        """Run the core's stage function `name` on opened folders and rules, here or in processes of its own; returns its rows.
 
         Raises:
-            BadSetting: The device is not there.
+            UserError: What the function raised, whichever process it ran in.
+            ProcessDied: Its process ended without saying why.
         """
-        import torch
-
-        from e2urec_core.errors import BadSetting
-        from e2urec_core.training import Bench
-
-        if seat.device == "cuda" and not torch.cuda.is_available():
-            raise BadSetting("`--device cuda` is refused: torch sees 0 CUDA devices", hint="take `--device cpu`, or a CUDA build of torch")
-        torch.set_num_threads(seat.threads)
 
         def watch(done: int, total: int, unit: str, numbers: Mapping[str, float]) -> None:
             self.watch(done, total, unit, numbers)
             if numbers:
                 self.metrics.step(done, numbers)
 
-        return Bench(seed=seat.seed, device=torch.device(seat.device), watch=watch, checkpoints=self.checkpoints)
+        if self.room.execution == "process" or seat.processes > 1:
+            from tasks._isolation import perform_apart
+
+            return perform_apart(name, arguments, seat, self.place, self.checkpoints, watch)
+        from e2urec_core import stages
+        from e2urec_core.engine import open_bench
+
+        rows: int = getattr(stages, name)(**arguments, bench=open_bench(seat, watch, self.checkpoints), place=self.place)
+        return rows
 
 
 def stage(
@@ -176,6 +162,8 @@ def stage_key(name: str, writes: type[Artifact], given: Mapping[str, Any]) -> st
 def _plain(value: Any) -> Any:
     if isinstance(value, Artifact):
         return value.digest
+    if isinstance(value, Seat):
+        return value.keyed()
     if isinstance(value, Settings):
         told = value.canonical()
         fingerprint = getattr(value, "fingerprint", None)
@@ -214,7 +202,7 @@ def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord)
 
 def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any]) -> A:
     room.journal.note(title, StageEntry(state="running", key=key))
-    checkpoints = Checkpoints(room.store.root / "checkpoints" / key, every_s=CHECKPOINT_EVERY_S)
+    checkpoints = room.store.root / "checkpoints" / key
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
@@ -234,7 +222,7 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
     except BaseException as error:
         _fail(room, title, key, error)
         raise
-    checkpoints.clear()
+    shutil.rmtree(checkpoints, ignore_errors=True)
     room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")
@@ -275,7 +263,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a failure may be gone at the next try: memory and files may, bad input may not."""
     try:
         state.result()
-    except StorageFailed:
+    except (StorageFailed, ProcessDied):
         return True
     except UserError:
         return False

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from e2urec_core import stages
-from e2urec_core.artifacts import Augmented, Examples, ForgetRequest, Original, TeacherLogits
-from e2urec_core.settings import CacheRule
-from tasks._stage import Seat, Work, stage
+from pathlib import Path
+
+from e2urec_core.artifacts import Augmented, ForgetRequest, Original, OriginalLogits, TeacherLogits, Tokens
+from e2urec_core.errors import DamagedArtifact
+from e2urec_core.settings import CacheRule, Seat
+from tasks._stage import Work, stage
+
+# Outputs of earlier requests that are looked through for row groups to take.
+EARLIER = 4
+
+
+@stage("cache-original", writes=OriginalLogits)
+def cache_original_logits(work: Work, original: Original, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat) -> int:
+    """Keep the original's outputs on retained rows; what an earlier request against the same original has kept is taken over."""
+    folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
+    return work.perform(seat, "cache_original", **folders, rule=rule, earlier=_earlier(work, original))
 
 
 @stage("cache-teachers", writes=TeacherLogits)
 def cache_teacher_logits(
-    work: Work, original: Original, augmented: Augmented, examples: Examples, request: ForgetRequest, rule: CacheRule, seat: Seat
+    work: Work, original: Original, augmented: Augmented, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat
 ) -> int:
-    """Keep both teachers' outputs at the answer position in Parquet."""
-    folders = work.open(original), work.open(augmented), work.open(examples), work.open(request)
-    return stages.cache_teachers(*folders, rule, work.bench(seat), work.place)
+    """Keep both teachers' outputs on the rows to forget."""
+    models = {"original": work.open(original), "augmented": work.open(augmented)}
+    return work.perform(seat, "cache_teachers", **models, tokens=work.open(tokens), request=work.open(request), rule=rule)
+
+
+def _earlier(work: Work, original: Original) -> list[Path]:
+    found = []
+    for handle in work.room.store.made_from(OriginalLogits, original)[:EARLIER]:
+        try:
+            found.append(work.open(handle))
+        except DamagedArtifact:
+            continue
+    return found

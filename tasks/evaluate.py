@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from e2urec_core import stages
-from e2urec_core.artifacts import Examples, ForgetRequest, Original, Retrained, Scores, Unlearned
-from tasks._stage import Seat, Work, stage
+from e2urec_core.artifacts import ForgetRequest, Original, Retrained, Scores, Tokens, Unlearned
+from e2urec_core.settings import Seat
+from tasks._stage import Work, stage
 
 
 @stage("evaluate", writes=Scores)
@@ -15,7 +16,7 @@ def evaluate(
     original: Original,
     retrained: Retrained,
     further: list[Retrained],
-    examples: Examples,
+    tokens: Tokens,
     request: ForgetRequest,
     seat: Seat,
 ) -> int:
@@ -23,7 +24,7 @@ def evaluate(
     models = [("original", original), ("retrain", retrained), (method, unlearned)]
     models += [(f"retrain_{number}", other) for number, other in enumerate(further, 1)]
     opened = [(name, work.open(handle)) for name, handle in models]
-    rows = stages.evaluate(opened, method, work.open(examples), work.open(request), work.bench(seat), work.place)
+    rows = work.perform(seat, "evaluate", models=opened, subject=method, tokens=work.open(tokens), request=work.open(request))
     for name, row in stages.facts(work.place)["rows"].items():
         work.metrics.final({f"{name}.{measure}": value for measure, value in row.items() if value is not None})
     return rows

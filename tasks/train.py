@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from e2urec_core import stages
-from e2urec_core.artifacts import Augmented, Examples, ForgetRequest, Original, Retrained
+from e2urec_core.artifacts import Augmented, ForgetRequest, Original, Retrained, Tokens
 from e2urec_core.backbones.base import Backbone
-from e2urec_core.settings import Training
-from tasks._stage import Seat, Work, stage
+from e2urec_core.settings import Augment, Seat, Training
+from tasks._stage import Work, stage
 
 
 @stage("train-original", writes=Original)
-def train_original(work: Work, examples: Examples, backbone: Backbone, training: Training, seat: Seat) -> int:
+def train_original(work: Work, tokens: Tokens, backbone: Backbone, training: Training, seat: Seat) -> int:
     """Train a recommender on all training rows."""
-    return stages.train_original(work.open(examples), backbone, training, work.bench(seat), work.place)
+    return work.perform(seat, "train_original", tokens=work.open(tokens), backbone=backbone, training=training)
 
 
 @stage("train-augmented", writes=Augmented)
-def train_augmented(work: Work, original: Original, examples: Examples, request: ForgetRequest, training: Training, seat: Seat) -> int:
+def train_augmented(work: Work, original: Original, tokens: Tokens, request: ForgetRequest, augment: Augment, seat: Seat) -> int:
     """Train the original further on the forgotten rows alone."""
-    return stages.train_augmented(work.open(original), work.open(examples), work.open(request), training, work.bench(seat), work.place)
+    folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
+    return work.perform(seat, "train_augmented", **folders, augment=augment)
 
 
 def _named_by_seed(given: Mapping[str, Any]) -> str:
@@ -30,15 +30,8 @@ def _named_by_seed(given: Mapping[str, Any]) -> str:
 
 @stage("train-retrained", writes=Retrained, aside=("paired",), label=_named_by_seed)
 def train_retrained(
-    work: Work,
-    original: Original,
-    examples: Examples,
-    request: ForgetRequest,
-    backbone: Backbone,
-    training: Training,
-    seat: Seat,
-    paired: bool,
+    work: Work, tokens: Tokens, request: ForgetRequest, backbone: Backbone, training: Training, seat: Seat, paired: bool
 ) -> int:
     """Train a recommender on the retained rows alone; with the original's seed it is paired with it, with others it gives the floor."""
-    folders = work.open(original), work.open(examples), work.open(request)
-    return stages.train_retrained(*folders, backbone, training, work.bench(seat), work.place)
+    folders = {"tokens": work.open(tokens), "request": work.open(request)}
+    return work.perform(seat, "train_retrained", **folders, backbone=backbone, training=training)

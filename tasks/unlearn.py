@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from e2urec_core import stages
-from e2urec_core.artifacts import Augmented, Examples, ForgetRequest, Original, TeacherLogits, Unlearned
+from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, OriginalLogits, TeacherLogits, Tokens, Unlearned
 from e2urec_core.methods.base import Method
-from tasks._stage import Seat, Work, stage
+from e2urec_core.settings import CacheRule, Seat
+from tasks._stage import Work, stage
 
 
 @stage("unlearn", writes=Unlearned)
@@ -13,13 +13,16 @@ def unlearn_users(
     work: Work,
     method: Method,
     original: Original,
-    examples: Examples,
+    tokens: Tokens,
     request: ForgetRequest,
     augmented: Augmented | None,
+    remembering: OriginalLogits | None,
     teachers: TeacherLogits | None,
+    rule: CacheRule,
     seat: Seat,
 ) -> int:
     """Make a recommender that no longer knows the forgotten rows, and merge its adapter."""
-    inputs = work.open(original), work.open(examples), work.open(request)
-    made = work.open(augmented) if augmented else None, work.open(teachers) if teachers else None
-    return stages.unlearn(method, *inputs, *made, work.bench(seat), work.place)
+    given: dict[str, Artifact | None] = {"original": original, "tokens": tokens, "request": request}
+    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers}
+    folders = {name: work.open(handle) if handle else None for name, handle in given.items()}
+    return work.perform(seat, "unlearn", method=method, **folders, rule=rule)

@@ -17,12 +17,15 @@ from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     import polars
+    from tokenizers import Tokenizer
 
     from e2urec_core.data.batches import Prompts
+    from e2urec_core.data.logit_cache import TeacherCache
     from e2urec_core.datasets.base import Tables
+    from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Problem
     from e2urec_core.recommender import Recommender
-    from e2urec_core.training import Bench
+    from e2urec_core.settings import CacheRule
 
 # Before anything imports them: from here on a tensor whose shape is not that of the signature is refused.
 SHAPES_ARE_EXECUTED = install_import_hook(["e2urec_core.ops", "e2urec_core.data.batches"], "beartype.beartype")
@@ -66,30 +69,63 @@ def build_tiny(tiny_examples: polars.DataFrame) -> Callable[..., Recommender]:
     from e2urec_core.backbones.base import Backbone
 
     texts = tiny_examples.filter(tiny_examples["split"] == "train")["prompt"].to_list()
+    tokenizers: dict[Backbone, Tokenizer] = {}
 
     def build(kind: str, seed: int = 0, **knobs: object) -> Recommender:
-        return Backbone.model_validate({"kind": kind, **SMALL_BACKBONE, **knobs}).build(texts, seed)
+        backbone = Backbone.model_validate({"kind": kind, **SMALL_BACKBONE, **knobs})
+        if backbone not in tokenizers:
+            tokenizers[backbone] = backbone.tokenizer(texts)
+        return backbone.build(tokenizers[backbone], seed)
 
     return build
 
 
 @pytest.fixture(scope="session")
 def rows_of(tiny_examples: polars.DataFrame) -> Callable[[Recommender, str], Prompts]:
-    """Tokenises the examples of one part: `rows_of(recommender, "forgotten")`."""
+    """Tokenises the examples of one part, or of all training rows: `rows_of(recommender, "forgotten")`, `rows_of(recommender, "train")`."""
 
     def rows(recommender: Recommender, part: str) -> Prompts:
-        chosen = tiny_examples.filter(tiny_examples["part"] == part)
+        chosen = tiny_examples.filter(tiny_examples["split" if part == "train" else "part"] == part)
         return recommender.prompts(chosen["example_id"].to_numpy(), chosen["label"].to_numpy(), chosen["prompt"].to_list())
 
     return rows
 
 
 @pytest.fixture(scope="session")
+def tiny_folders(tiny_examples: polars.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders as stages leave them: the examples', and the request's with every example's part."""
+    examples, request = (tmp_path_factory.mktemp(name) for name in ("examples", "request"))
+    columns = ("example_id", "user_id", "item_id", "timestamp_s", "rating", "split", "prompt", "label")
+    tiny_examples.select(columns).write_parquet(examples / "examples.parquet", row_group_size=100)
+    tiny_examples.select("example_id", "part").write_parquet(request / "parts.parquet")
+    return examples, request
+
+
+@pytest.fixture(scope="session")
 def bench() -> Bench:
     """Seed 3 on the CPU, and nobody watching."""
-    from e2urec_core.training import Bench
+    from e2urec_core.engine import Bench
 
     return Bench(seed=3)
+
+
+@pytest.fixture(scope="session")
+def cache_teachers(rows_of: Callable[[Recommender, str], Prompts]) -> Callable[..., TeacherCache]:
+    """Runs both teachers on the tiny rows and opens what they said: `cache_teachers(folder, original, augmented, rule, bench)`."""
+    from e2urec_core.data.logit_cache import TeacherCache
+    from e2urec_core.data.teacher_scoring import Stamp, write_forgotten, write_original
+
+    def cache(folder: Path, original: Recommender, augmented: Recommender, rule: CacheRule, bench: Bench) -> TeacherCache:
+        import numpy
+
+        rows, train = {part: rows_of(original, part) for part in ("forgotten", "retained")}, rows_of(original, "train")
+        gone = numpy.isin(train.example_ids, rows["forgotten"].example_ids)
+        stamps = {"forgotten": Stamp("1" * 64, "2" * 64, "3" * 64, "4" * 64), "retained": Stamp("1" * 64, "2" * 64, "5" * 64)}
+        write_original(folder, original, train, gone, rule, stamps["retained"], bench)
+        write_forgotten(folder, original, augmented, rows["forgotten"], rule, stamps["forgotten"], bench)
+        return TeacherCache(folder, folder, rows, stamps, rule)
+
+    return cache
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +138,13 @@ def tiny_teachers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_problem(
     build_tiny: Callable[..., Recommender],
     rows_of: Callable[[Recommender, str], Prompts],
+    cache_teachers: Callable[..., TeacherCache],
     bench: Bench,
     tiny_teachers_folder: Path,
 ) -> Problem:
     """A trained original, its rows and its teacher cache: what a method is given."""
-    from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
     from e2urec_core.methods.base import Problem
-    from e2urec_core.settings import Training
+    from e2urec_core.settings import CacheRule, Training
     from e2urec_core.training import fit_answers
 
     original = build_tiny("tiny_t5")
@@ -116,6 +152,5 @@ def tiny_problem(
     fit_answers(original, retained, validation, Training(num_epochs=2, batch_size=32, learning_rate=1e-2), bench, purpose="original")
     augmented = original.trainable()
     fit_answers(augmented, forgotten, validation, Training(num_epochs=2, batch_size=16, learning_rate=5e-3), bench, purpose="augmented")
-    stamp, rows = Stamp("1" * 64, "2" * 64, "3" * 64), {"forgotten": forgotten, "retained": retained}
-    write_cache(tiny_teachers_folder, original, augmented, rows, CacheRule(rows_per_group=16), stamp, seed=bench.seed)
-    return Problem(original, retained, forgotten, validation, TeacherCache(tiny_teachers_folder, stamp, rows))
+    rule = CacheRule(rows_per_group=16, retained_per_forgotten=4)
+    return Problem(original, retained, forgotten, validation, cache_teachers(tiny_teachers_folder, original, augmented, rule, bench))

@@ -27,13 +27,20 @@ class Backbone(Plugin):
 
     package: ClassVar[str] = "e2urec_core.backbones"
 
-    def build(self, prompts: Iterable[str], seed: int, tokenizer: Tokenizer | None = None) -> Recommender:
-        """A recommender that has not been trained on the task yet.
+    def tokenizer(self, prompts: Iterable[str]) -> Tokenizer:
+        """The tokenizer of this backbone.
 
         Args:
             prompts: The training prompts, for backbones that train a tokenizer of their own.
+        """
+        raise AssertionError(f"{type(self).__name__} has no tokenizer")
+
+    def build(self, tokenizer: Tokenizer, seed: int) -> Recommender:
+        """A recommender that has not been trained on the task yet.
+
+        Args:
+            tokenizer: What `tokenizer` gave.
             seed: The run's seed; initial weights are drawn from it.
-            tokenizer: A tokenizer to take instead of training one.
 
         Raises:
             BadBackbone: An answer is not one token, or both answers are the same.

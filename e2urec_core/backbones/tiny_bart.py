@@ -23,16 +23,17 @@ class TinyBart(TinyBackbone):
     kind: Literal["tiny_bart"] = "tiny_bart"
     """Name of the backbone."""
 
-    def build(self, prompts: Iterable[str], seed: int, tokenizer: Tokenizer | None = None) -> Recommender:
+    def tokenizer(self, prompts: Iterable[str]) -> Tokenizer:
+        """See `Backbone.tokenizer`."""
+        # The ids that BART's own tokenizer gives: <s> 0, <pad> 1, </s> 2.
+        return train_tokenizer(prompts, self.vocabulary, ("<s>", "<pad>", "</s>", "<unk>"), "<s> $A </s>", self.max_tokens)
+
+    def build(self, tokenizer: Tokenizer, seed: int) -> Recommender:
         """See `Backbone.build`."""
         from transformers import BartConfig, BartForConditionalGeneration
 
         from e2urec_core.recommender import Answers, Recommender
 
-        # The ids that BART's own tokenizer gives: <s> 0, <pad> 1, </s> 2.
-        tokenizer = tokenizer or train_tokenizer(
-            prompts, self.vocabulary, ("<s>", "<pad>", "</s>", "<unk>"), "<s> $A </s>", self.max_tokens
-        )
         yes, no = answer_ids(tokenizer)
         config = BartConfig(
             vocab_size=tokenizer.get_vocab_size(),

@@ -23,13 +23,16 @@ class TinyT5(TinyBackbone):
     kind: Literal["tiny_t5"] = "tiny_t5"
     """Name of the backbone."""
 
-    def build(self, prompts: Iterable[str], seed: int, tokenizer: Tokenizer | None = None) -> Recommender:
+    def tokenizer(self, prompts: Iterable[str]) -> Tokenizer:
+        """See `Backbone.tokenizer`."""
+        return train_tokenizer(prompts, self.vocabulary, ("<pad>", "</s>", "<unk>"), "$A </s>", self.max_tokens)
+
+    def build(self, tokenizer: Tokenizer, seed: int) -> Recommender:
         """See `Backbone.build`."""
         from transformers import T5Config, T5ForConditionalGeneration
 
         from e2urec_core.recommender import Answers, Recommender
 
-        tokenizer = tokenizer or train_tokenizer(prompts, self.vocabulary, ("<pad>", "</s>", "<unk>"), "$A </s>", self.max_tokens)
         yes, no = answer_ids(tokenizer)
         config = T5Config(
             vocab_size=tokenizer.get_vocab_size(),

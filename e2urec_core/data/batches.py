@@ -41,8 +41,12 @@ class Batch:
     index: Int[Tensor, " row"]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device), self.index.to(device))
+        """The same batch on `device`; copied while the device works, where memory is pinned."""
+        return Batch(*(grid.to(device, non_blocking=True) for grid in (self.token_ids, self.mask, self.labels, self.index)))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU can copy from by itself."""
+        return Batch(*(grid.pin_memory() for grid in (self.token_ids, self.mask, self.labels, self.index)))
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,21 @@ class Prompts:
         """Number of tokens of each prompt."""
         return numpy.diff(self.starts)
 
+    def lengths_at(self, index: numpy.ndarray) -> numpy.ndarray:
+        """Number of tokens of the prompts at positions `index`."""
+        return self.starts[index + 1] - self.starts[index]
+
+    def select(self, index: numpy.ndarray) -> Prompts:
+        """The prompts at positions `index`, in that order."""
+        lengths = self.lengths_at(index)
+        starts = numpy.zeros(len(index) + 1, dtype=numpy.int64)
+        numpy.cumsum(lengths, out=starts[1:])
+        places = numpy.arange(int(starts[-1])) + numpy.repeat(self.starts[index] - starts[:-1], lengths)
+        return Prompts(self.example_ids[index], self.labels[index], self.flat[places], starts)
+
     def batch(self, index: numpy.ndarray) -> Batch:
         """The prompts at positions `index`, padded to the longest of them."""
-        starts, lengths = self.starts[index], self.lengths[index]
+        starts, lengths = self.starts[index], self.lengths_at(index)
         places = numpy.arange(int(lengths.max()))
         mask = places[None, :] < lengths[:, None]
         ids = self.flat[numpy.minimum(starts[:, None] + places[None, :], len(self.flat) - 1)]
@@ -82,11 +98,31 @@ class Prompts:
             torch.from_numpy(index.astype(numpy.int64)),
         )
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Every prompt once, longest first, for scoring; a batch's `index` tells where its rows belong."""
-        order = numpy.argsort(-self.lengths, kind="stable")
-        for start in range(0, len(order), batch_size):
-            yield self.batch(order[start : start + batch_size])
+    def in_order(self, token_budget: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Every prompt once, longest first, for scoring; a batch's `index` tells where its rows belong.
+
+        Args:
+            token_budget: Most tokens of a batch, padding included; a single prompt may have more.
+            rank: Which process this is, from 0; the processes' batches together hold every prompt once.
+            world: Number of processes.
+        """
+        order = numpy.argsort(-self.lengths, kind="stable")[rank::world]
+        for start, stop in under_budget(self.lengths_at(order), token_budget):
+            yield self.batch(order[start:stop])
+
+
+def under_budget(lengths: numpy.ndarray, token_budget: int) -> list[tuple[int, int]]:
+    """Where to cut rows that stand longest first, so that rows times longest stays within the budget; a piece has at least one row.
+
+    >>> under_budget(numpy.array([5, 4, 3, 2, 2]), 8)
+    [(0, 1), (1, 3), (3, 5)]
+    """
+    cuts, start = [], 0
+    while start < len(lengths):
+        stop = min(len(lengths), start + max(1, token_budget // max(1, int(lengths[start]))))
+        cuts.append((start, stop))
+        start = stop
+    return cuts
 
 
 def join(batches: Sequence[Batch]) -> Batch:

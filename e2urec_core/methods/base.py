@@ -15,8 +15,9 @@ from e2urec_core.settings import Plugin
 if TYPE_CHECKING:
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.logit_cache import TeacherCache
+    from e2urec_core.engine import Bench
     from e2urec_core.recommender import Recommender
-    from e2urec_core.training import Bench, Fitted
+    from e2urec_core.training_state import Fitted
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,14 @@ class Method(Plugin):
     def wants(self, artifact: type[Artifact]) -> bool:
         """Whether `artifact` must exist before this method can run."""
         return artifact in self.needs
+
+    def retained_draws(self) -> float:
+        """Retained rows that are drawn for every forgotten row, all passes together; what the teacher cache must hold."""
+        return 1.0
+
+    def freezes_encoder(self) -> bool:
+        """Whether the original's encoder stays as it is, so that its states can be cached."""
+        return False
 
     def unlearn(self, problem: Problem, bench: Bench) -> Outcome:
         """Make a recommender that no longer knows the forgotten rows; leaves `problem` as it is.

@@ -6,14 +6,15 @@ On retained rows it follows a remembering teacher, the original itself, and the 
 Source: E2URec (Wang et al., arXiv 2403.03536), equations 4 to 7; defaults of the paper: alpha 2, beta 0.6, rank 16 on query and value.
 Differs: both teachers' outputs come from a cache; retained and forgotten rows share one forward pass; the joint loss starts at once
 (the reference first spends a pass on forgotten rows alone: set `warm_start` to `forget_first`).
-Cost: one student forward and backward a step over as many retained as forgotten rows.
+Cost: one student forward and backward a step over as many retained as forgotten rows; with adapters in the decoder alone (a variant of
+ours) the encoder is not run at all, its states come from the cache.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,10 +25,15 @@ from e2urec_core.settings import Lora, Training
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from e2urec_core.data.logit_cache import TeacherCache, TeacherRows
-    from e2urec_core.training import Bench, Loss
+    from e2urec_core.data.draws import Draw, Loaded
+    from e2urec_core.data.logit_cache import TeacherCache
+    from e2urec_core.engine import Bench, Read
+    from e2urec_core.training import Loss
 
-    Drawn = tuple[TeacherRows | None, TeacherRows | None]
+FORGOTTEN: Final = "forgotten"
+RETAINED: Final = "retained"
+# Most rows of each kind on which the objective is judged.
+JUDGED = 1024
 
 
 class E2URec(Method):
@@ -48,6 +54,8 @@ class E2URec(Method):
     """How logits are made comparable before they are subtracted: not at all (paper), each row summing to 0, or as log-probabilities."""
     warm_start: Literal["none", "forget_first"] = "none"
     """`forget_first` spends the first pass on the forgetting loss alone, as the reference code does."""
+    stop_on: Literal["answers", "objective"] = "answers"
+    """What `training.patience` watches: the answers to validation rows, or the method's own loss with these for retained rows."""
     lora: Lora = Lora()
     """The adapter."""
     training: Training = Training(num_epochs=2, batch_size=16, learning_rate=1e-3, schedule="constant", warmup_share=0.0)
@@ -61,62 +69,89 @@ class E2URec(Method):
 
     def unlearn(self, problem: Problem, bench: Bench) -> Outcome:
         """See `Method.unlearn`."""
-        from e2urec_core.data.batches import join
         from e2urec_core.ops.answers import answer_nll
         from e2urec_core.ops.distil import teacher_divergence
-        from e2urec_core.training import Loss, fit, mean_answer_nll
+        from e2urec_core.training import Loss, fit, mean_answer_nll, mean_loss
 
         refuse_nothing_to_forget(problem)
         assert problem.teachers is not None, "the teachers' outputs must be cached first"
         student, teachers = problem.original.with_adapter(self.lora, bench.seed), problem.teachers
 
-        def step(drawn: Drawn) -> Loss:
-            forgotten, retained = drawn
-            batches = [problem.forgotten.batch(forgotten.index)] if forgotten else []
-            batches += [problem.retained.batch(retained.index)] if retained else []
-            batch = join(batches).to(bench.device)
-            logits = student.logits(batch)
-            num_forgotten = len(forgotten.index) if forgotten else 0
+        def loss(read: Read, piece: Loaded) -> Loss:
+            logits, beside = teachers.read(read, piece), piece.beside
             parts: dict[str, Tensor] = {}
-            if forgotten:
-                target = self.forgetting_teacher(forgotten).to(bench.device)
-                parts["forget"] = self.forget_weight * teacher_divergence(target, forgotten.kept(logits[:num_forgotten], teachers.rule))
-            if retained:
-                weight, outputs = 1 - self.forget_weight, logits[num_forgotten:]
-                parts["answer"] = weight * answer_nll(outputs, student.answer_ids(batch)[num_forgotten:])
-                target = retained.original.to(bench.device)
-                parts["remember"] = weight * teacher_divergence(target, retained.kept(outputs, teachers.rule))
+            if FORGOTTEN in piece.rows:
+                weight, outputs = self.forget_weight * piece.share(FORGOTTEN), logits[piece.rows[FORGOTTEN]]
+                parts["forget"] = weight * teacher_divergence(self.forgetting_teacher(beside[FORGOTTEN]), teachers.compared(outputs))
+            if RETAINED in piece.rows:
+                weight, outputs = (1 - self.forget_weight) * piece.share(RETAINED), logits[piece.rows[RETAINED]]
+                answers = student.answer_ids(piece.batch)[piece.rows[RETAINED]]
+                parts["answer"] = weight * answer_nll(outputs, teachers.columns(beside[RETAINED], answers))
+                parts["remember"] = weight * teacher_divergence(beside[RETAINED]["original"], teachers.compared(outputs))
             return Loss(parts)
+
+        judged = self._judged(problem, bench) if self.training.patience and self.stop_on == "objective" else None
+
+        def validate(read: Read) -> float:
+            return mean_loss(read, loss, judged, bench) if judged else mean_answer_nll(read, student, problem.validation, bench)
 
         fitted = fit(
             student,
             lambda number: self._draws(teachers, bench, number),
-            step,
+            loss,
+            ("forget", "answer", "remember"),
             self.training,
             bench,
-            num_steps=teachers.num_batches("forgotten", self.training.batch_size) * self.training.num_epochs,
+            num_steps=teachers.num_batches(FORGOTTEN, self.training.batch_size) * self.training.num_epochs,
             purpose=self.kind,
-            validate=lambda: mean_answer_nll(student, problem.validation, bench),
+            validate=validate,
         )
         return Outcome(student, fitted)
 
-    def forgetting_teacher(self, rows: TeacherRows) -> Tensor:
-        """What the forgetting teacher says of cached forgotten rows: logits, (row, support). Paper: equation 4."""
+    def forgetting_teacher(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """What the forgetting teacher says of cached forgotten rows: logits, (row, support). Paper: equation 4.
+
+        Args:
+            outputs: Both teachers' logits, `original` and `augmented`, (row, support) each.
+        """
         from e2urec_core.ops.distil import centred, suppressed_teacher
 
-        assert rows.augmented is not None, "retained rows have no forgetting teacher"
-        original, augmented = centred(rows.original, self.centring), centred(rows.augmented, self.centring)
+        original, augmented = centred(outputs["original"], self.centring), centred(outputs["augmented"], self.centring)
         return suppressed_teacher(original, augmented, self.suppression)
 
-    def _draws(self, teachers: TeacherCache, bench: Bench, number: int) -> Iterator[Drawn]:
-        """What each step of pass `number` is handed: a batch of forgotten rows and one of retained rows, or one of them."""
-        size = self.training.batch_size
-        forget_only = self.losses == "without_remembering" or (self.warm_start == "forget_first" and number == 0)
-        retained: Iterator[TeacherRows | None] = itertools.repeat(None) if forget_only else self._endless(teachers, bench, number)
-        for forgotten, beside in zip(teachers.batches("forgotten", size, bench.seed, number), retained, strict=False):
-            yield (None if self.losses == "without_forgetting" else forgotten), beside
+    def retained_draws(self) -> float:
+        """See `Method.retained_draws`."""
+        passes = self.training.num_epochs - (self.warm_start == "forget_first")
+        return 0.0 if self.losses == "without_remembering" else float(passes)
 
-    def _endless(self, teachers: TeacherCache, bench: Bench, number: int) -> Iterator[TeacherRows]:
-        # Passes of the retained rows are numbered apart for every pass of the forgotten ones, so that each draws anew.
-        for again in itertools.count():
-            yield from teachers.batches("retained", self.training.batch_size, bench.seed, number * 1000 + again)
+    def _judged(self, problem: Problem, bench: Bench) -> Draw:
+        """Rows on which the objective is judged: cached forgotten rows, and validation rows in the place of retained ones."""
+        import numpy
+
+        from e2urec_core.data.draws import Draw, Part
+        from e2urec_core.data.teacher_scoring import original_outputs
+        from e2urec_core.seeding import numpy_generator
+
+        assert problem.teachers is not None
+        forgotten = next(problem.teachers.batches(FORGOTTEN, JUDGED, bench.seed, 0))
+        chosen = numpy_generator(bench.seed, "judged").permutation(len(problem.validation))[:JUDGED]
+        rows = problem.validation.select(chosen)
+        outputs = original_outputs(problem.original, rows, problem.teachers.rule, bench)
+        return Draw({FORGOTTEN: forgotten, RETAINED: Part(rows, numpy.arange(len(rows)), len(rows), outputs)})
+
+    def freezes_encoder(self) -> bool:
+        """See `Method.freezes_encoder`."""
+        return self.lora.layers == "decoder"
+
+    def _draws(self, teachers: TeacherCache, bench: Bench, number: int) -> Iterator[Draw]:
+        """What each step of pass `number` draws: a batch of forgotten rows and one of retained rows, or one of them."""
+        from e2urec_core.data.draws import Draw
+
+        size, steps = self.training.batch_size, teachers.num_batches(FORGOTTEN, self.training.batch_size)
+        remembers = self.losses != "without_remembering" and not (self.warm_start == "forget_first" and number == 0)
+        # One stream of retained rows over all passes, so that the passes together draw every cached row.
+        first = (number - (self.warm_start == "forget_first")) * steps
+        retained = teachers.endless(RETAINED, size, bench.seed, first) if remembers else itertools.repeat(None)
+        for forgotten, beside in zip(teachers.batches(FORGOTTEN, size, bench.seed, number), retained, strict=False):
+            parts = {} if self.losses == "without_forgetting" else {FORGOTTEN: forgotten}
+            yield Draw({**parts, RETAINED: beside} if beside else parts)

@@ -11,11 +11,11 @@ from e2urec_core.report.measures import MethodRow
 from e2urec_core.report.schema import ReportDocument, StageTime
 from e2urec_core.stages import facts
 
-PACKAGES = ("e2urec", "torch", "transformers", "tokenizers", "peft", "polars", "pyarrow", "numpy", "scikit-learn")
+PACKAGES = ("e2urec", "torch", "transformers", "tokenizers", "accelerate", "peft", "polars", "pyarrow", "numpy", "scikit-learn")
 # The stages whose seconds a method's own time, and everything it needed, are made of.
 OWN = {"original": ("train-original",), "retrain": ("train-retrained",)}
 UNLEARNING = ("unlearn",)
-ALL_IN = ("train-augmented", "cache-teachers", "unlearn")
+ALL_IN = ("train-augmented", "cache-original", "cache-teachers", "unlearn")
 
 
 def assemble(
@@ -68,9 +68,18 @@ def assemble(
             "settings": dict(settings),
             "versions": {package: version(package) for package in PACKAGES},
             "digests": dict(digests),
-            "notes": _notes(measured, counts),
+            "notes": _notes(measured, counts) + _memory_notes(noted),
         }
     )
+
+
+def _memory_notes(noted: Mapping[str, Any]) -> list[str]:
+    return [
+        f"The device's memory ran out while the {name} model was trained, first at step {facts['halved_at'][0]}; its steps were run in "
+        f"smaller pieces, of {facts['token_budget']:,} tokens at the end."
+        for name, facts in noted.items()
+        if facts.get("halved_at")
+    ]
 
 
 def _sum(seconds: Mapping[str, float], stages: Sequence[str]) -> float:

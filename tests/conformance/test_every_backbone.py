@@ -9,11 +9,15 @@ import numpy
 import pytest
 import torch
 
+from e2urec_core.backbones.base import Backbone
 from e2urec_core.data.batches import Prompts
+from e2urec_core.data.logit_cache import TeacherCache
+from e2urec_core.engine import Bench
 from e2urec_core.methods.base import Problem
+from e2urec_core.plugins import load as load_member
 from e2urec_core.recommender import Recommender, load
-from e2urec_core.settings import Lora, Training
-from e2urec_core.training import Bench, fit_answers
+from e2urec_core.settings import CacheRule, Lora, Training
+from e2urec_core.training import fit_answers
 
 PADDED = 1e-5
 """A padded row is summed in another order by 32-bit kernels."""
@@ -27,7 +31,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(backbone_ki
     weights = [recommender.network.state_dict() for recommender in (one, two, other)]
     assert [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])] == []
     assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
-    assert one.tokenizer.to_str() == two.tokenizer.to_str() == other.tokenizer.to_str()
+
+
+def test_its_tokenizer_is_the_same_however_often_and_from_whatever_it_reads_the_prompts(backbone_kind: str) -> None:
+    backbone = load_member(Backbone.package, backbone_kind)(vocabulary=300)
+    texts = [f"Silent Saddle {number} (5*), Golden Vault {number % 7} (2*)." for number in range(50)]
+    first = backbone.tokenizer(texts).to_str()
+    assert backbone.tokenizer(iter(texts)).to_str() == first
+    assert backbone.tokenizer(texts[:5] * 3).to_str() != first
+
+
+def test_it_builds_on_the_tokenizer_it_is_given_and_leaves_it_as_it_was(backbone_kind: str, build_tiny: Build) -> None:
+    given = build_tiny(backbone_kind).tokenizer
+    before = given.to_str()
+    recommender = load_member(Backbone.package, backbone_kind)(width=16, num_heads=2).build(given, 1)
+    assert recommender.tokenizer.to_str() == given.to_str() == before
+    assert recommender.network.config.vocab_size == given.get_vocab_size()  # type: ignore[union-attr]
 
 
 def test_both_answers_are_different_known_tokens_within_the_vocabulary(backbone_kind: str, build_tiny: Build) -> None:
@@ -47,9 +66,9 @@ def test_it_scores_alone_and_in_a_batch_alike(backbone_kind: str, build_tiny: Bu
             if weight.dim() > 1:
                 weight.mul_(0.2 / max(1e-3, weight.std().item()))
     rows = rows_of(recommender, "forgotten")
-    alone = recommender.score(rows, batch_size=1)
+    alone = recommender.score(rows, token_budget=1)
     assert numpy.ptp(alone) > 10 * PADDED, "answers must depend on the prompt"
-    assert recommender.score(rows, batch_size=16) == pytest.approx(alone, abs=PADDED)
+    assert recommender.score(rows, token_budget=16 * int(rows.lengths.max())) == pytest.approx(alone, abs=PADDED)
 
 
 def test_attention_targets_are_some_and_linear_targets_are_all_linear_layers_but_the_output(backbone_kind: str, build_tiny: Build) -> None:
@@ -79,18 +98,16 @@ def test_it_learns_saves_and_answers_alike_when_loaded(
     )
 
 
-def test_it_can_be_unlearned_from(backbone_kind: str, build_tiny: Build, rows_of: RowsOf, bench: Bench, tmp_path: Path) -> None:
-    from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
+def test_it_can_be_unlearned_from(
+    backbone_kind: str, build_tiny: Build, rows_of: RowsOf, cache_teachers: Callable[..., TeacherCache], bench: Bench, tmp_path: Path
+) -> None:
     from e2urec_core.methods.e2urec import E2URec
 
-    original = build_tiny(backbone_kind)
+    original, augmented = build_tiny(backbone_kind), build_tiny(backbone_kind, seed=1)
     retained, forgotten, validation = (rows_of(original, part) for part in ("retained", "forgotten", "validation"))
-    augmented = build_tiny(backbone_kind, seed=1)
-    rows, stamp = {"forgotten": forgotten, "retained": retained}, Stamp("1" * 64, "2" * 64, "3" * 64)
-    write_cache(tmp_path, original, augmented, rows, CacheRule(), stamp, seed=0)
-    problem = Problem(original, retained, forgotten, validation, TeacherCache(tmp_path, stamp, rows))
+    teachers = cache_teachers(tmp_path, original, augmented, CacheRule(retained_per_forgotten=1), bench)
     method = E2URec(training=Training(num_epochs=1, batch_size=16, learning_rate=1e-2), lora=Lora(rank=2, targets="all_linear"))
-    outcome = method.unlearn(problem, bench)
+    outcome = method.unlearn(Problem(original, retained, forgotten, validation, teachers), bench)
     before = original.score(forgotten)
     assert not numpy.array_equal(outcome.recommender.score(forgotten), before)
     assert outcome.recommender.merged().score(forgotten) == pytest.approx(outcome.recommender.score(forgotten), abs=1e-5)

@@ -12,10 +12,10 @@ import torch
 
 from e2urec_core.artifacts import KINDS, file_digest
 from e2urec_core.data.batches import Prompts
+from e2urec_core.engine import Bench
 from e2urec_core.errors import UserError
 from e2urec_core.methods.base import Method, Outcome, Problem
 from e2urec_core.recommender import load
-from e2urec_core.training import Bench
 
 MERGED = 1e-5
 """Folding an adapter into the weights rounds them once more in 32 bits."""
@@ -90,7 +90,7 @@ def test_it_leaves_its_inputs_untouched(
         return {**weights, **arrays, **files, **{f"{name} trains": flag for name, flag in trainable.items()}}
 
     before = state()
-    assert {"forgotten.parquet", "retained.parquet"} <= before.keys()
+    assert {"forgotten.parquet", "original.parquet"} <= before.keys()
     small_method(method_kind).unlearn(tiny_problem, bench)
     after = state()
     assert before.keys() == after.keys()

@@ -14,8 +14,12 @@ from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
 from data_contracts.report import REPORT_ROW
 from data_contracts.scores import SCORES
 from data_contracts.teacher_logits import cache_bytes, teacher_logits
+from data_contracts.tokens import TOKENS
 
-SHIPPED = [INTERACTIONS, ITEMS, USERS, EXAMPLES, DELETION_REQUEST, SCORES, REPORT_ROW, teacher_logits(4, None), teacher_logits(4, 3)]
+SHIPPED = [
+    *(INTERACTIONS, ITEMS, USERS, EXAMPLES, TOKENS, DELETION_REQUEST, SCORES, REPORT_ROW),
+    *(teacher_logits(4, None), teacher_logits(4, 3), teacher_logits(4, 3, "retained")),
+]
 each_contract = pytest.mark.parametrize("contract", SHIPPED, ids=lambda contract: f"{contract.name}-{len(contract.columns)}")
 
 
@@ -31,7 +35,8 @@ def test_every_column_has_a_sentence(contract: Contract) -> None:
 
 @each_contract
 def test_users_are_personal_everywhere(contract: Contract) -> None:
-    told = {"user_id", "prompt", "profile"} & set(contract.column_names)
+    # A prompt's tokens are the prompt in another writing.
+    told = {"user_id", "prompt", "profile", "token_ids"} & set(contract.column_names)
     assert {column.name for column in contract.columns if column.personal} == told
 
 
@@ -111,6 +116,22 @@ def test_interactions_of_one_second_are_ordered_by_user_then_item(interactions) 
 )
 def test_one_bad_value_of_an_example_breaks_one_rule(examples, spoil, *, column: str, row: int, value, violation: Violation) -> None:
     assert violations(EXAMPLES, spoil(examples, column, row, value)) == [violation]
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "violation"),
+    [
+        ("split", 1, "dev", Violation("split one of train, validation, test, holdout", 1, ("row 1: split 'dev'",))),
+        ("label", 2, 2, Violation("label one of 0, 1", 1, ("row 2: label 2",))),
+        ("example_id", 2, 6, Violation("sorted by example_id", 1, ("row 2: example_id 6 after example_id 7",))),
+        ("token_ids", 0, None, Violation("token_ids not null", 1, ("row 0: token_ids <withheld>",))),
+    ],
+)
+def test_one_bad_value_of_the_tokens_breaks_one_rule(spoil, *, column: str, row: int, value, violation: Violation) -> None:
+    rows = {"example_id": [5, 7, 9], "split": ["train", "test", "holdout"], "label": [1, 0, 1], "token_ids": [[3, 4], [5], []]}
+    tokens = pa.table(rows, schema=TOKENS.schema())
+    assert violations(TOKENS, tokens) == []
+    assert violations(TOKENS, spoil(tokens, column, row, value)) == [violation]
 
 
 @pytest.mark.parametrize(

@@ -77,17 +77,25 @@ def test_a_batch_holds_the_prompts_tokens_and_masks_the_padding() -> None:
     assert batch.index.tolist() == [2, 0, 1]
 
 
-@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=12), st.integers(1, 5))
-def test_scoring_order_visits_every_prompt_once_longest_first_with_its_own_tokens(rows: list[list[int]], size: int) -> None:
-    source = prompts(*rows)
-    batches = list(source.in_order(size))
-    seen = torch.cat([batch.index for batch in batches]).tolist()
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=12), st.integers(1, 30), st.integers(1, 3))
+def test_scoring_order_visits_every_prompt_once_longest_first_with_its_own_tokens(rows: list[list[int]], budget: int, world: int) -> None:
+    source, seen = prompts(*rows), []
+    for rank in range(world):
+        batches = list(source.in_order(budget, rank, world))
+        seen += [place for batch in batches for place in batch.index.tolist()]
+        drawn = [length for batch in batches for length in batch.mask.sum(1).tolist()]
+        assert drawn == sorted(drawn, reverse=True)
+        assert all(len(batch.labels) == 1 or batch.token_ids.numel() <= budget for batch in batches)
+        for batch in batches:
+            for tokens, mask, place in zip(batch.token_ids, batch.mask, batch.index.tolist(), strict=True):
+                assert tokens[mask].tolist() == rows[place]
     assert sorted(seen) == list(range(len(rows)))
-    drawn = [length for batch in batches for length in batch.mask.sum(1).tolist()]
-    assert drawn == sorted(drawn, reverse=True)
-    for batch in batches:
-        for tokens, mask, place in zip(batch.token_ids, batch.mask, batch.index.tolist(), strict=True):
-            assert tokens[mask].tolist() == rows[place]
+
+
+def test_a_batch_is_cut_without_a_look_at_all_other_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With millions of prompts, a pass over their lengths for every batch would cost more than the batch.
+    monkeypatch.setattr(Prompts, "lengths", property(lambda self: pytest.fail("all lengths were asked for")))
+    assert prompts([7, 8], [9], [4, 5, 6]).batch(numpy.array([2])).token_ids.tolist() == [[4, 5, 6]]
 
 
 def test_joined_batches_keep_their_rows_and_pad_the_shorter_one() -> None:
@@ -130,9 +138,10 @@ def sensitive(request: pytest.FixtureRequest, build_tiny: Callable[..., Recommen
 def test_scores_do_not_depend_on_the_batch_size(sensitive: Recommender, rows_of: Callable[[Recommender, str], Prompts]) -> None:
     rows = rows_of(sensitive, "forgotten")
     assert rows.lengths.min() < rows.lengths.max(), "without padding there is nothing to test"
-    alone = sensitive.score(rows, batch_size=1)
+    # A budget of one token leaves every row by itself.
+    alone = sensitive.score(rows, token_budget=1)
     assert alone.std() > 100 * PADDED, "answers must depend on the prompt"
-    assert sensitive.score(rows, batch_size=16) == pytest.approx(alone, abs=PADDED)
+    assert sensitive.score(rows, token_budget=16 * int(rows.lengths.max())) == pytest.approx(alone, abs=PADDED)
     assert sensitive.score(rows) == pytest.approx(alone, abs=PADDED)
 
 

@@ -100,4 +100,6 @@ def test_a_base_class_does_no_work_itself() -> None:
     with pytest.raises(AssertionError, match="Dataset does not read"):
         Dataset().read()
     with pytest.raises(AssertionError, match="Backbone does not build"):
-        Backbone().build([], 0)
+        Backbone().build(None, 0)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="Backbone has no tokenizer"):
+        Backbone().tokenizer([])

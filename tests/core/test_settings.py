@@ -13,15 +13,14 @@ from pydantic import ValidationError
 
 from e2urec_core import errors
 from e2urec_core.data.forget import ForgetRule
-from e2urec_core.data.logit_cache import CacheRule
 from e2urec_core.data.prompts import PromptRule
 from e2urec_core.data.split import SplitRule
 from e2urec_core.errors import BadInput, UserError
 from e2urec_core.seeding import derived_seed, numpy_generator, seeded, torch_generator
-from e2urec_core.settings import Lora, Settings, Training
+from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Lora, Seat, Settings, Training
 
 REPOSITORY = Path(__file__).parents[2]
-GROUPS = [Training, Lora, PromptRule, SplitRule, ForgetRule, CacheRule]
+GROUPS = [Training, Augment, Lora, PromptRule, SplitRule, ForgetRule, CacheRule, EvaluateRule, EngineRule]
 ERRORS = sorted((kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, UserError)), key=str)
 
 
@@ -77,6 +76,13 @@ def test_knobs_come_back_from_their_json_as_they_were(group: type[Settings]) -> 
         (CacheRule, "retained_per_forgotten", 0.0),
         (CacheRule, "rows_per_group", 15),
         (CacheRule, "support", "half"),
+        (Training, "check_every", -1),
+        (Training, "diverged_above", 1.0),
+        (Augment, "trains", "head"),
+        (EvaluateRule, "floor_seeds", 33),
+        (EngineRule, "token_budget", 15),
+        (EngineRule, "compiled", "perhaps"),
+        (EngineRule, "checkpoint_every_s", 0.0),
     ],
 )
 def test_a_value_beyond_its_bound_is_refused_at_its_field(group: type[Settings], name: str, value: object) -> None:
@@ -90,6 +96,28 @@ def test_canonical_settings_are_plain_json_and_name_every_knob() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain) == set(Training.model_fields)
     assert plain["num_epochs"] == 3
+
+
+def test_a_cache_rule_takes_the_number_of_draws_unless_a_number_was_set() -> None:
+    assert CacheRule().planned(2.0, False).retained_per_forgotten == 2.0
+    assert CacheRule(retained_per_forgotten=0.5).planned(2.0, False).retained_per_forgotten == 0.5
+    # A method that draws no retained row still leaves a rule within its bounds.
+    assert CacheRule.model_validate(CacheRule().planned(0.0, False).canonical()).retained_per_forgotten == 1e-9
+
+
+@pytest.mark.parametrize(("asked", "method", "kept"), [(None, True, True), (None, False, False), (False, True, False), (True, False, True)])
+def test_encoder_states_are_kept_for_a_method_that_can_use_them_unless_that_was_set(asked: bool | None, method: bool, kept: bool) -> None:
+    assert CacheRule(encoder_states=asked).planned(1.0, method).encoder_states is kept
+
+
+def test_how_often_checkpoints_are_kept_is_no_part_of_a_stages_key_and_all_else_is() -> None:
+    seat = Seat(seed=1)
+    often = EngineRule(checkpoint_every_s=1.0, checkpoint_every_steps=5)
+    assert Seat(seed=1, engine=often).keyed() == seat.keyed()
+    others: list[dict[str, object]] = [{"device": "cuda"}, {"threads": 2}, {"processes": 2}, {"precision": "bf16"}, {"seed": 2}]
+    others += [{"engine": EngineRule(token_budget=64)}, {"engine": EngineRule(compiled="on")}]
+    assert [other for other in others if Seat.model_validate({"seed": 1, **other}).keyed() == seat.keyed()] == []
+    assert {name for other in others for name in other} == set(Seat.model_fields)
 
 
 def test_shares_that_leave_nothing_to_test_are_refused_with_both_numbers() -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "flows"))
-
-from e2urec_console import TINY, TINY_NETWORK, WORDS, Answer, Console, command, copied, shared_folder, story_told_once
+from e2urec_console import TINY, TINY_NETWORK, WORDS, Answer, Console, command
 
 from e2urec_core import errors
 
@@ -52,14 +48,6 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     console.close()
 
 
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    story = story_told_once(shared_folder(tmp_path_factory.getbasetemp()))
-    console = Console(copied(story.workspace, tmp_path_factory.mktemp("copy") / "workspace"), CUDA_VISIBLE_DEVICES="")
-    yield console
-    console.close()
-
-
 EARLY = [
     (("unlearn", "sampel", "tiny-t5", "e2urec"), r"there is no `sampel` among the \d+ datasets", "did you mean `sample`?"),
     (("unlearn", "sample", "tiny-t6", "e2urec"), r"there is no `tiny-t6` among the \d+ backbones", "did you mean `tiny-t5`?"),
@@ -88,6 +76,12 @@ EARLY = [
     ((*WORDS, "--split.train-share", "0.9"), "`--split.* is refused: .*leave nothing to test", ""),
     ((*WORDS, "--seed", "-1"), "`--seed -1` is refused: .*greater than or equal to 0", "Seed"),
     ((*WORDS, "--threads", "0"), "`--threads 0` is refused: .*greater than or equal to 1", "CPU threads"),
+    ((*WORDS, "--processes", "0"), "`--processes 0` is refused: .*greater than or equal to 1", "Processes"),
+    ((*WORDS, "--precision", "fp16"), "`--precision fp16` is refused: .*'fp32' or 'bf16'", "matrix products"),
+    ((*WORDS, "--execution", "thread"), "`--execution thread` is refused: .*'inline' or 'process'", "flow's process"),
+    ((*WORDS, "--engine.token-budget", "8"), "`--engine.token-budget 8` is refused: .*greater than or equal to 16", "forward pass"),
+    ((*WORDS, "--engine.checkpoint-every-s", "0"), "`--engine.checkpoint-every-s 0` is refused: .*greater than 0", "Seconds between"),
+    ((*WORDS, "--engine.every-s", "3"), "there is no setting `--engine.every-s`", "checkpoint-every-s"),
     ((*WORDS, "--device", "tpu"), "`--device tpu` is refused: .*'cpu' or 'cuda'", "trained"),
     (("unlearn", "ml-1m", "tiny-t5", "e2urec"), "`ml-1m` was given 0 folders", "--dataset.path FOLDER"),
     (("stage", "unlearn"), ".*--run.*", "--help"),

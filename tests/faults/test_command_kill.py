@@ -6,17 +6,12 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "flows"))
-
 from e2urec_console import (
     COMMAND,
     TINY,
@@ -25,27 +20,12 @@ from e2urec_console import (
     Story,
     clean_environment,
     command,
-    copied,
     digests,
     rerun,
-    shared_folder,
     states,
-    story_told_once,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    return story_told_once(shared_folder(tmp_path_factory.getbasetemp()))
-
-
-@pytest.fixture(scope="module")
-def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    console = Console(copied(story.workspace, tmp_path_factory.mktemp("copy") / "workspace"))
-    yield console
-    console.close()
 
 
 def records(workspace: Path) -> list[dict[str, Any]]:
@@ -106,7 +86,8 @@ def killed(story: Story, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_a_killed_run_leaves_nothing_half_made_where_results_are_kept(killed: tuple[Path, int]) -> None:
     workspace, process = killed
-    assert {path.name for path in (workspace / "store" / "objects").iterdir()} == {"Interactions", "Examples", "ForgetRequest"}
+    kept = {"Interactions", "Examples", "ForgetRequest", "Tokens"}
+    assert {path.name for path in (workspace / "store" / "objects").iterdir()} == kept
     assert [path.name.split("-")[0] for path in (workspace / "store" / "tmp").iterdir()] == [str(process)]
 
 
@@ -122,7 +103,7 @@ def test_the_same_command_completes_a_killed_run_as_if_it_had_not_been_disturbed
     assert answer.code == 0, answer.stderr
     assert list((workspace / "store" / "tmp").iterdir()) == []
     run = next(run for run in records(workspace) if run["run"] == answer.json()["run"])
-    assert {stage for stage, state in states(run).items() if state == "cached"} == {"ingest", "split", "forget"}
+    assert {stage for stage, state in states(run).items() if state == "cached"} == {"ingest", "split", "forget", "tokenise"}
     (undisturbed,) = records(story.workspace)
     assert {**digests(run), "report": ""} == {**digests(undisturbed), "report": ""}
     rows = json.loads((story.reports / "report.json").read_text())["rows"]
@@ -164,7 +145,9 @@ def stored(console: Console, run: dict[str, Any], stage: str) -> Path:
     ("stage", "name"),
     [
         ("split", "examples.parquet"),
+        ("tokenise", "tokens.parquet"),
         ("train-original", "model.safetensors"),
+        ("cache-original", "original.parquet"),
         ("cache-teachers", "forgotten.parquet"),
         ("unlearn", "adapter/adapter_model.safetensors"),
         ("evaluate", "scores.parquet"),

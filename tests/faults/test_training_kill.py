@@ -1,207 +1,255 @@
-"""A training killed with SIGKILL and started again ends in the bits of one that was never killed (FAULTS: I8, rows 1, 7, 12)."""
+"""A stage killed with SIGKILL and started again ends in the bytes of one that was never killed (FAULTS: I8, rows 1, 2, 7, 12)."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import random
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from killed_children import Children, Ended
+from small_stages import RULE, SEAT, TRAINING, arguments, changed, digests_in
 
 from e2urec_core.checkpoints import Checkpoints
-
-# Runs trainings in forked children of one process that has imported torch but not used it yet: a kill costs no import.
-CHILDREN = """
-import json, os, signal, sys
-import numpy, torch
-# What the children need, so that none of them spends its seconds on imports.
-import peft, pyarrow.parquet, safetensors.torch, tokenizers
-import transformers.models.t5.modeling_t5
-from pathlib import Path
-from e2urec_core.backbones.tiny_t5 import TinyT5
-from e2urec_core.checkpoints import Checkpoints, KeptTables
-from e2urec_core.data.logit_cache import Stamp, TeacherCache, write_cache
-from e2urec_core.methods.base import Problem
-from e2urec_core.methods.e2urec import E2URec
-from e2urec_core.settings import CacheRule, Training
-from e2urec_core.training import Bench, fit_answers
-
-torch.set_num_threads(1)
-LIKED, TEXTS = numpy.arange(48) % 2, [f"The user watched film {n % 7} of {n % 5}. Will the user like film {n}?" for n in range(48)]
-SMALL = TinyT5(width=16, num_layers=1, num_heads=2, inner_width=32, vocabulary=320, dropout=0.1)
-
-def rows(recommender, first, last):
-    return recommender.prompts(numpy.arange(first, last), LIKED[first:last], TEXTS[first:last])
-
-def original(bench, place):
-    recommender = SMALL.build(TEXTS, 0)
-    training = Training(num_epochs=4, batch_size=8, patience=2, learning_rate=5e-3)
-    fitted = fit_answers(recommender, rows(recommender, 0, 40), rows(recommender, 40, 48), training, bench, purpose="original")
-    return recommender, fitted
-
-def unlearning(bench, place):
-    recommender = SMALL.build(TEXTS, 0)
-    forgotten, retained = rows(recommender, 0, 16), rows(recommender, 16, 48)
-    other = SMALL.build(TEXTS, 1)
-    stamp, parts = Stamp("a", "b", "c"), {"forgotten": forgotten, "retained": retained}
-    place.mkdir(exist_ok=True)
-    write_cache(place, recommender, other, parts, CacheRule(rows_per_group=16), stamp, 0)
-    method = E2URec(training=Training(num_epochs=4, batch_size=4, learning_rate=5e-3))
-    problem = Problem(recommender, retained, forgotten, retained, TeacherCache(place, stamp, parts))
-    outcome = method.unlearn(problem, bench)
-    return outcome.recommender, outcome.fitted
-
-def caching(bench, place):
-    first, second = SMALL.build(TEXTS, 0), SMALL.build(TEXTS, 1)
-    parts = {"forgotten": rows(first, 0, 16), "retained": rows(first, 16, 48)}
-    place.mkdir(exist_ok=True)
-    kept = KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
-    # Groups of 16 rows: one of forgotten rows, two of retained ones; the watcher counts half groups.
-    done = [0]
-    def each(count):
-        done[0] += count
-        bench.watch(done[0] // 8, 6, "groups", {})
-    write_cache(place, first, second, parts, CacheRule(rows_per_group=16), Stamp("a", "b", "c"), 0, each, kept)
-    class Files:
-        curve = []
-        validation = [(place / f"{part}.parquet").read_bytes().hex() for part in parts]
-        best_pass = done[0]
-    return first, Files
-
-def child(what, folder, every_steps, kill_at, kill_in_save, answer):
-    steps = 0
-    def watch(done, total, unit, numbers):
-        if done == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    checkpoints = Checkpoints(folder, every_s=1e9, every_steps=every_steps) if every_steps else None
-    if kill_in_save:
-        import e2urec_core.checkpoints as module
-        saves = [0]
-        def digest(path, real=module.file_digest):
-            saves[0] += 1
-            if saves[0] == kill_in_save:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(path)
-        module.file_digest = digest
-    recommender, fitted = globals()[what](Bench(0, watch=watch, checkpoints=checkpoints), folder.parent / (folder.name + "-cache"))
-    import hashlib
-    weights = b"".join(t.detach().numpy().tobytes() for _, t in sorted(recommender.network.state_dict().items()))
-    told = [hashlib.sha256(weights).hexdigest(), [[p.step, p.loss] for p in fitted.curve], list(fitted.validation), fitted.best_pass]
-    answer.write_text(json.dumps(told))
-    os._exit(0)
-
-for line in sys.stdin:
-    job = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        child(job["what"], Path(job["folder"]), job["every_steps"], job["kill_at"], job["kill_in_save"], Path(job["answer"]))
-    _, status = os.waitpid(pid, 0)
-    print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
-"""
+from e2urec_core.settings import EngineRule, Seat
 
 
-class Trainings:
-    """Starts trainings in children and kills them."""
+class Case(NamedTuple):
+    """A stage, and what of its arguments and of its engine's rule is changed."""
 
-    def __init__(self, place: Path) -> None:
-        self.place, self.number = place, 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", CHILDREN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
+    stage: str
+    changes: Mapping[str, Any] = MappingProxyType({})
+    engine: Mapping[str, Any] = MappingProxyType({})
 
-    def run(self, what: str, folder: Path, *, every_steps: int = 0, kill_at: int = 0, kill_in_save: int = 0) -> tuple[int, object]:
-        """Exit status (negative: the signal), and what the training ended in."""
-        self.number += 1
-        answer = self.place / f"answer-{self.number}.json"
-        job = {"what": what, "folder": str(folder), "every_steps": every_steps, "kill_at": kill_at, "kill_in_save": kill_in_save}
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({**job, "answer": str(answer)}) + "\n")
-        self.process.stdin.flush()
-        status = int(self.process.stdout.readline())
-        return status, json.loads(answer.read_text()) if answer.exists() else None
+
+# 32 rows of about 90 tokens are a step of the original: four pieces of it, and two of a step of unlearning.
+PIECES = {"token_budget": 900}
+CHECKED = changed(TRAINING, num_epochs=3, learning_rate=0.08, check_every=3, schedule="constant")
+CASES = {
+    "original": Case("train_original"),
+    "original in pieces": Case("train_original", engine=PIECES),
+    "original with checks": Case("train_original", {"training": CHECKED}),
+    "augmented": Case("train_augmented"),
+    "retrained": Case("train_retrained"),
+    "unlearning": Case("unlearn"),
+    "unlearning in pieces": Case("unlearn", engine=PIECES),
+    "original's outputs": Case("cache_original"),
+    "original's outputs in pieces": Case("cache_original", engine=PIECES),
+    "teachers' outputs": Case("cache_teachers"),
+    "scores": Case("evaluate"),
+}
+
+
+class Stages:
+    """Runs the cases in children and has them killed."""
+
+    def __init__(self, children: Children, inputs: Path) -> None:
+        self._children, self._inputs = children, inputs
+        self._undisturbed: dict[str, Path] = {}
+
+    def run(self, what: str, checkpoints: Path | None = None, *, every_steps: int = 0, kill_at: int = 0, kill_in_file: int = 0) -> Ended:
+        """See `Children.run`; with a folder, `every_steps` are between two checkpoints."""
+        stage, changes, engine = CASES[what]
+        seat = Seat(seed=SEAT.seed, engine=EngineRule(**engine, checkpoint_every_s=1e9, checkpoint_every_steps=every_steps))
+        given = arguments(self._inputs, stage, **changes)
+        return self._children.run(stage, given, seat, checkpoints, kill_at=kill_at, kill_in_file=kill_in_file)
+
+    def undisturbed(self, what: str) -> Path:
+        """What the case gives when it is never killed; the plain cases were run in the process of the tests."""
+        if not (CASES[what].changes or CASES[what].engine):
+            return self._inputs / CASES[what].stage
+        if what not in self._undisturbed:
+            ended = self.run(what)
+            assert ended.status == 0
+            self._undisturbed[what] = ended.place
+        return self._undisturbed[what]
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
-    return Trainings(tmp_path_factory.mktemp("trainings"))
+def stages(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    children = Children(tmp_path_factory.mktemp("children"))
+    yield Stages(children, inputs)
+    children.close()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(trainings: Trainings) -> dict[str, object]:
-    return {what: trainings.run(what, trainings.place / f"never-{what}")[1] for what in ("original", "unlearning", "caching")}
+def same(ended: Ended, undisturbed: Path) -> bool:
+    """Whether a stage ended well, and in the same bytes of every file."""
+    return ended.status == 0 and digests_in(ended.place) == digests_in(undisturbed)
 
 
+TRAININGS = {
+    "original": 6,
+    "original in pieces": 2,
+    "original with checks": 3,
+    "augmented": 1,
+    "retrained": 1,
+    "unlearning": 6,
+    "unlearning in pieces": 2,
+}
+# The augmented model's training has 6 steps, the others 16 or more.
+LAST_STEP = {"augmented": 5}
 KILL_POINTS = [
-    (what, random.Random(f"{what}-{number}").randint(1, 15), random.Random(f"{what}-every-{number}").choice([1, 2, 3, 5]))
-    for what in ("original", "unlearning")
-    for number in range(6)
+    (what, random.Random(f"{what}-{number}").randint(1, LAST_STEP.get(what, 15)), random.Random(f"{what}/{number}").choice([1, 2, 3, 5]))
+    for what, times in TRAININGS.items()
+    for number in range(times)
 ]
 
 
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints in `folder`."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
 @pytest.mark.parametrize(("what", "kill_at", "every_steps"), KILL_POINTS)
-def test_a_killed_training_goes_on_and_ends_in_the_same_bits(
-    trainings: Trainings, undisturbed: dict[str, object], tmp_path: Path, what: str, kill_at: int, every_steps: int
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
+    stages: Stages, tmp_path: Path, what: str, kill_at: int, every_steps: int
 ) -> None:
-    folder = tmp_path / "checkpoints"
-    killed, _ = trainings.run(what, folder, every_steps=every_steps, kill_at=kill_at)
-    assert killed == -9
+    killed = stages.run(what, tmp_path / "kept", every_steps=every_steps, kill_at=kill_at)
+    assert (killed.status, killed.told) == (-9, list(range(1, kill_at + 1)))
     # The watcher is told of a step before its checkpoint is written, so the kill loses that step.
-    assert bool(list(folder.glob("step-*"))) == (kill_at > every_steps)
-    status, ended = trainings.run(what, folder, every_steps=every_steps)
-    assert status == 0
-    assert ended == undisturbed[what]
+    kept = (kill_at - 1) // every_steps * every_steps
+    assert steps_in(tmp_path / "kept")[-1:] == ([kept] if kept else [])
+    ended = stages.run(what, tmp_path / "kept", every_steps=every_steps)
+    assert ended.told[0] == kept + 1
+    assert same(ended, stages.undisturbed(what))
 
 
-@pytest.mark.parametrize("kill_at", [2, 4, 6])
-def test_a_killed_cache_stage_keeps_its_row_groups_and_ends_in_the_same_bytes(
-    trainings: Trainings, undisturbed: dict[str, object], tmp_path: Path, kill_at: int
-) -> None:
-    folder = tmp_path / "checkpoints"
-    assert trainings.run("caching", folder, every_steps=1, kill_at=kill_at)[0] == -9
-    # Groups hold 16 rows: the one whose rows are being counted is lost, those before it are kept.
-    assert len(list(folder.glob("*.parquet"))) == kill_at // 2 - 1
-    for damaged in list(folder.glob("*.parquet"))[:1]:
-        damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert trainings.run("caching", folder, every_steps=1)[1] == undisturbed["caching"]
+def test_the_trainings_are_what_they_are_called(stages: Stages) -> None:
+    told = {what: json.loads((stages.undisturbed(what) / "facts.json").read_text()) for what in TRAININGS}
+    for whole, pieces in (("original", "original in pieces"), ("unlearning", "unlearning in pieces")):
+        assert len(told[pieces]["curve"]) == len(told[whole]["curve"]) == 16
+        # Every piece draws dropout of its own, so the losses are near and not the same.
+        assert told[pieces]["curve"][0] != told[whole]["curve"][0]
+        assert told[pieces]["curve"][0]["loss"] == pytest.approx(told[whole]["curve"][0]["loss"], rel=0.05)
+    checked = told["original with checks"]
+    # Stopped at check 7, after step 21 of 24 and in the middle of a pass of 8, and returned to the weights of check 5.
+    assert (len(checked["curve"]), len(checked["validation"]), checked["best_check"]) == (21, 7, 5)
 
 
-def test_a_training_killed_again_while_it_goes_on_ends_in_the_same_bits(
-    trainings: Trainings, undisturbed: dict[str, object], tmp_path: Path
-) -> None:
-    folder = tmp_path / "checkpoints"
+def test_a_killed_training_goes_on_under_other_intervals_between_checkpoints(stages: Stages, tmp_path: Path) -> None:
+    assert stages.run("original", tmp_path / "kept", every_steps=5, kill_at=12).status == -9
+    ended = stages.run("original", tmp_path / "kept", every_steps=2)
+    assert ended.told[0] == 11
+    assert same(ended, stages.undisturbed("original"))
+
+
+@pytest.mark.parametrize("what", ["original", "original with checks", "unlearning in pieces"])
+def test_a_training_killed_again_while_it_goes_on_ends_in_the_same_bytes(stages: Stages, tmp_path: Path, what: str) -> None:
     for kill_at in (4, 7, 8, 14):
-        assert trainings.run("original", folder, every_steps=2, kill_at=kill_at)[0] == -9
-    assert trainings.run("original", folder, every_steps=2)[1] == undisturbed["original"]
+        assert stages.run(what, tmp_path / "kept", every_steps=2, kill_at=kill_at).status == -9
+    assert same(stages.run(what, tmp_path / "kept", every_steps=2), stages.undisturbed(what))
 
 
-@pytest.mark.parametrize("kill_in_save", [1, 2, 5])
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
-    trainings: Trainings, undisturbed: dict[str, object], tmp_path: Path, kill_in_save: int
-) -> None:
-    folder = tmp_path / "checkpoints"
-    assert trainings.run("original", folder, every_steps=2, kill_in_save=kill_in_save)[0] == -9
-    # Two digests a checkpoint: the first and the second kill fall into the first one, the fifth into the third.
-    assert len(list(folder.glob("step-*"))) == (kill_in_save - 1) // 2
-    assert trainings.run("original", folder, every_steps=2)[1] == undisturbed["original"]
+@pytest.mark.parametrize("kill_in_file", [1, 2, 5])
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(stages: Stages, tmp_path: Path, kill_in_file: int) -> None:
+    assert stages.run("original", tmp_path / "kept", every_steps=2, kill_in_file=kill_in_file).status == -9
+    # Two files a checkpoint: the first and the second kill fall into the first one, the fifth into the third.
+    assert len(steps_in(tmp_path / "kept")) == (kill_in_file - 1) // 2
+    assert same(stages.run("original", tmp_path / "kept", every_steps=2), stages.undisturbed("original"))
 
 
-def test_a_training_starts_anew_when_every_checkpoint_is_damaged(
-    trainings: Trainings, undisturbed: dict[str, object], tmp_path: Path
-) -> None:
-    folder = tmp_path / "checkpoints"
-    assert trainings.run("original", folder, every_steps=3, kill_at=10)[0] == -9
-    for tensors in folder.glob("step-*/tensors.safetensors"):
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(stages: Stages, tmp_path: Path) -> None:
+    assert stages.run("original", tmp_path / "kept", every_steps=3, kill_at=10).status == -9
+    facts = tmp_path / "kept" / "step-000000009" / "facts.json"
+    told = facts.read_text()
+    # After 9 steps in passes of 8, 1 of the second pass is done.
+    facts.write_text(told.replace('"in_pass":1', '"in_pass":2'))
+    assert facts.read_text() != told
+    ended = stages.run("original", tmp_path / "kept", every_steps=3)
+    assert ended.told[0] == 7
+    assert same(ended, stages.undisturbed("original"))
+
+
+def test_a_training_starts_anew_when_every_checkpoint_is_damaged(stages: Stages, tmp_path: Path) -> None:
+    assert stages.run("original", tmp_path / "kept", every_steps=3, kill_at=10).status == -9
+    for tensors in (tmp_path / "kept").glob("step-*/tensors.safetensors"):
         tensors.write_bytes(tensors.read_bytes()[:-1])
-    assert trainings.run("original", folder, every_steps=3)[1] == undisturbed["original"]
+    ended = stages.run("original", tmp_path / "kept", every_steps=3)
+    assert ended.told[0] == 1
+    assert same(ended, stages.undisturbed("original"))
+
+
+def kept_groups(folder: Path) -> list[Path]:
+    """Row groups that an unfinished stage keeps."""
+    return sorted(folder.glob("*.parquet"))
+
+
+# Rows that each cache stage scores, in groups of 16.
+CACHED = {"original's outputs": 96, "original's outputs in pieces": 96, "teachers' outputs": 40}
+
+
+@pytest.mark.parametrize(
+    ("what", "kill_at"),
+    [
+        ("original's outputs", 20),
+        ("original's outputs", 60),
+        ("original's outputs", 96),
+        ("original's outputs in pieces", 56),
+        ("teachers' outputs", 5),
+        ("teachers' outputs", 33),
+    ],
+)
+def test_a_killed_cache_stage_keeps_its_row_groups_and_ends_in_the_same_bytes(
+    stages: Stages, tmp_path: Path, what: str, kill_at: int
+) -> None:
+    assert stages.run(what, tmp_path / "kept", kill_at=kill_at).status == -9
+    # The group whose rows are being counted is lost, those before it are kept.
+    kept = (kill_at - 1) // RULE.rows_per_group
+    assert len(kept_groups(tmp_path / "kept")) == kept
+    for damaged in kept_groups(tmp_path / "kept")[:1]:
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+    whole = written(kept_groups(tmp_path / "kept")[1:])
+    ended = stages.run(what, tmp_path / "kept")
+    # The damaged group is scored again, the others are not, and all are told of.
+    assert written(kept_groups(tmp_path / "kept")).items() >= whole.items()
+    assert ended.told[-1] == CACHED[what]
+    assert same(ended, stages.undisturbed(what))
+
+
+def written(paths: list[Path]) -> dict[str, int]:
+    """Which file each name stands for: a file that is written anew is another one."""
+    return {path.name: path.stat().st_ino for path in paths}
+
+
+def test_a_cache_stage_killed_again_while_it_goes_on_ends_in_the_same_bytes(stages: Stages, tmp_path: Path) -> None:
+    # Of six groups: the one that reaches the count is lost, what was kept before is told of at once.
+    for kill_at, kept in ((48, 2), (64, 3), (96, 5)):
+        assert stages.run("original's outputs", tmp_path / "kept", kill_at=kill_at).status == -9
+        assert len(kept_groups(tmp_path / "kept")) == kept
+    assert same(stages.run("original's outputs", tmp_path / "kept"), stages.undisturbed("original's outputs"))
+
+
+# Rows of each group that every model scores: test, forgotten, holdout, forgotten_test; three models.
+SCORED = 3 * (87, 40, 58, 9)
+
+
+@pytest.mark.parametrize("kill_at", [1, 128, 195, 500, sum(SCORED)])
+def test_a_killed_evaluation_scores_no_finished_group_again_and_ends_in_the_same_bytes(
+    stages: Stages, tmp_path: Path, kill_at: int
+) -> None:
+    assert stages.run("scores", tmp_path / "kept", kill_at=kill_at).status == -9
+    ends = [0, *itertools.accumulate(SCORED)]
+    # A group is told of when it is scored and kept after that: the one that reaches `kill_at` is lost.
+    kept = sum(0 < end < kill_at for end in ends)
+    assert len(kept_groups(tmp_path / "kept")) == kept
+    whole = written(kept_groups(tmp_path / "kept"))
+    ended = stages.run("scores", tmp_path / "kept")
+    assert written(kept_groups(tmp_path / "kept")).items() >= whole.items()
+    assert ended.told[-1] == sum(SCORED)
+    assert same(ended, stages.undisturbed("scores"))
+
+
+@pytest.mark.parametrize(("what", "kill_in_file"), [("original's outputs", 1), ("original's outputs", 5), ("scores", 3)])
+def test_a_kill_while_a_row_group_is_kept_leaves_those_before_it(stages: Stages, tmp_path: Path, what: str, kill_in_file: int) -> None:
+    assert stages.run(what, tmp_path / "kept", kill_in_file=kill_in_file).status == -9
+    # The group's file was whole and had not got its name.
+    assert len(kept_groups(tmp_path / "kept")) == kill_in_file - 1
+    assert same(stages.run(what, tmp_path / "kept"), stages.undisturbed(what))
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

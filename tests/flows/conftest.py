@@ -1,4 +1,4 @@
-"""One told story for all tests of the flows, and a console in a copy of it for each file that changes something."""
+"""One told story for all tests of the flows, and a console in a copy of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return story_told_once(shared_folder(tmp_path_factory.getbasetemp()))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """The command in a copy of the told story's workspace, kept running for the tests of one file."""
+    """The command in a copy of the told story's workspace, kept running; add runs to it and change none that is there."""
     console = Console(copied(story.workspace, tmp_path_factory.mktemp("copy") / "workspace"))
     yield console
     console.close()

@@ -47,7 +47,7 @@ def test_every_knob_of_help_has_a_sentence_and_a_type(helper: Console) -> None:
 
 
 def test_help_shows_the_values_of_the_named_preset(helper: Console) -> None:
-    for preset, suppression, epochs in (("demo", "12.0", "8"), ("paper", "2.0", "100")):
+    for preset, suppression, epochs in (("demo", "60.0", "8"), ("paper", "2.0", "100")):
         shown = knobs(helper(*WORDS, "--preset", preset, "--help").stdout)
         assert (shown["--method.suppression"][0], shown["--training.num-epochs"][0]) == (suppression, epochs)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 import pytest
-from e2urec_console import STAGES, TINY_NETWORK, Answer, Console, states, trained_users
+from e2urec_console import STAGES, TINY_NETWORK, Answer, Console, Story, states, trained_users
 
 pytestmark = pytest.mark.slow
 
@@ -46,11 +47,14 @@ class Told(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def told(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     data = invent(tmp_path_factory.mktemp("invented") / "ml-1m")
     leaving, unknown = data.parent / "leaving.txt", data.parent / "unknown.txt"
     unknown.write_text(STRANGER)
-    console = Console(tmp_path_factory.mktemp("ml_1m") / "workspace")
+    # A Prefect that was started before, and nothing else.
+    workspace = tmp_path_factory.mktemp("ml_1m") / "workspace"
+    shutil.copytree(story.workspace / "prefect", workspace / "prefect")
+    console = Console(workspace)
     flags = (
         "--dataset.path",
         data,
@@ -148,7 +152,7 @@ def test_the_logged_bart_gives_the_recommenders_own_probabilities_whatever_the_p
     texts = pq.read_table(folders["split"] / "examples.parquet")["prompt"].to_pylist()[:40]
     texts += ["Short: Answer Yes or No:", texts[0] * 2]
     recommender = load(folders["unlearn"])
-    own = recommender.score(recommender.prompts(numpy.arange(42), numpy.zeros(42, dtype=numpy.int8), texts), batch_size=1)
+    own = recommender.score(recommender.prompts(numpy.arange(42), numpy.zeros(42, dtype=numpy.int8), texts), token_budget=1)
     before = mlflow.get_tracking_uri()
     try:
         mlflow.set_tracking_uri(f"sqlite:///{workspace / 'mlflow.db'}")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2urec_console import STAGES, Console, Story, digests, rerun, states, trained_users
+from e2urec_console import STAGES, Console, Story, copied, digests, rerun, states, trained_users
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """One of this file's own, as its tests change the told run."""
+    console = Console(copied(story.workspace, tmp_path_factory.mktemp("copy") / "workspace"))
+    yield console
+    console.close()
 
 
 def report_of(console: Console, run: str) -> dict[str, Any]:
@@ -121,7 +130,7 @@ def test_an_unknown_stage_is_refused_with_the_list(story: Story, console: Consol
     answer = console("stage", "unlern", "--run", story.run)
     assert (answer.code, answer.stdout) == (2, "")
     fact, hint = answer.stderr.splitlines()
-    assert fact == "BadSetting: there is no stage `unlern` among the 10"
+    assert fact == "BadSetting: there is no stage `unlern` among the 12"
     assert hint == f"hint: stages: {', '.join(STAGES)}"
     assert console.run(story.run) == before
 

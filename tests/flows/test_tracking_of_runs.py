@@ -56,7 +56,7 @@ def test_the_run_is_finished_and_holds_every_setting_under_its_own_name(client: 
     run = client.get_run(journal["tracking_run"])
     assert run.info.status == "FINISHED"
     assert run.data.tags["e2urec.run"] == journal["run"]
-    assert run.data.params["method.suppression"] == "12.0"
+    assert run.data.params["method.suppression"] == "60.0"
     assert run.data.params == flat(journal["settings"])
 
 

@@ -14,20 +14,23 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
 from e2urec_core.backbones.tiny_t5 import TinyT5
 from e2urec_core.data.forget import ForgetRule, choose_forgotten, mark_parts
-from e2urec_core.data.logit_cache import CacheRule, Stamp, TeacherCache, write_cache
+from e2urec_core.data.logit_cache import TeacherCache
 from e2urec_core.data.prompts import PromptRule, build_prompts
 from e2urec_core.data.split import SplitRule, split_by_time
+from e2urec_core.data.teacher_scoring import Stamp, write_forgotten, write_original
 from e2urec_core.datasets.base import ordered
 from e2urec_core.datasets.sample import Sample
+from e2urec_core.engine import Bench
 from e2urec_core.methods.base import Problem
 from e2urec_core.methods.e2urec import E2URec
-from e2urec_core.settings import Lora, Training
-from e2urec_core.training import Bench, Fitted, fit_answers
+from e2urec_core.settings import CacheRule, Lora, Training
+from e2urec_core.training import Fitted, fit_answers
 
 STORED = Path(__file__).with_name("losses.json")
 REFRESH = "E2UREC_REFRESH_GOLDEN"
@@ -58,10 +61,12 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
     gone = choose_forgotten(rows, cohorts, ForgetRule(share=0.25), SEED)
     rows = rows.join(mark_parts(rows, cohorts, gone), on="example_id", how="left", maintain_order="left")
     sizes = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "inner_width": 32, "dropout": 0.1, "vocabulary": 320}
-    original = TinyT5.model_validate(sizes).build(rows.filter(rows["split"] == "train")["prompt"].to_list(), SEED)
-    retained, forgotten, validation = (
+    train = rows.filter(rows["split"] == "train")
+    backbone = TinyT5.model_validate(sizes)
+    original = backbone.build(backbone.tokenizer(train["prompt"].to_list()), SEED)
+    trained, retained, forgotten, validation = (
         original.prompts(part["example_id"].to_numpy(), part["label"].to_numpy(), part["prompt"].to_list())
-        for part in (rows.filter(rows["part"] == name) for name in ("retained", "forgotten", "validation"))
+        for part in (train, *(rows.filter(rows["part"] == name) for name in ("retained", "forgotten", "validation")))
     )
     bench = Bench(seed=SEED)
     schedule = {"weight_decay": 0.01, "warmup_share": 0.2, "schedule": "linear", "max_gradient_norm": 1.0, "patience": 0}
@@ -71,14 +76,13 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
     augmented = original.trainable()
     training = Training(num_epochs=1, batch_size=8, learning_rate=5e-3, **schedule)
     told["augmented"] = fit_answers(augmented, forgotten, validation, training, bench, purpose="augmented")
-    folder, stamp, cached = (
-        tmp_path_factory.mktemp("teachers"),
-        Stamp("1" * 64, "2" * 64, "3" * 64),
-        {"forgotten": forgotten, "retained": retained},
-    )
-    cache = CacheRule(support="top", top=16, retained_per_forgotten=2, rows_per_group=16)
-    write_cache(folder, original, augmented, cached, cache, stamp, seed=SEED)
-    problem = Problem(original, retained, forgotten, validation, TeacherCache(folder, stamp, cached))
+    folder, rule = tmp_path_factory.mktemp("teachers"), CacheRule(support="top", top=16, retained_per_forgotten=2, rows_per_group=16)
+    stamps = {"forgotten": Stamp("1" * 64, "2" * 64, "3" * 64, "4" * 64), "retained": Stamp("1" * 64, "2" * 64, "5" * 64)}
+    gone_rows = numpy.isin(trained.example_ids, forgotten.example_ids)
+    write_original(folder, original, trained, gone_rows, rule, stamps["retained"], bench)
+    write_forgotten(folder, original, augmented, forgotten, rule, stamps["forgotten"], bench)
+    teachers = TeacherCache(folder, folder, {"forgotten": forgotten, "retained": retained}, stamps, rule)
+    problem = Problem(original, retained, forgotten, validation, teachers)
     method = E2URec(
         suppression=2,
         forget_weight=0.6,

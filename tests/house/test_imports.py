@@ -40,6 +40,10 @@ SLOW = (
     "great_expectations",
 )
 QUICK = ["flows/cli.py", "flows/runs.py", "flows/presets.py", "flows/knobs.py", "tasks/_journal.py"]
+# A stage file is refused before anything slow is loaded.
+QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
+# Where the core handles tables of users; what trains and scores runs without Polars.
+TABLES = ("datasets/base.py", "datasets/ml_1m.py", "datasets/sample.py", "data/forget.py", "data/prompts.py", "data/split.py", "stages.py")
 
 
 def imports(path: Path, *, top_only: bool = False) -> Iterator[tuple[str, int]]:
@@ -78,9 +82,14 @@ def test_an_engine_is_imported_only_where_the_house_says(engine: str) -> None:
     assert users == set(ENGINES[engine]), f"{engine} is imported by {sorted(users)}, the house says {ENGINES[engine]}"
 
 
+def test_what_trains_and_scores_imports_no_polars() -> None:
+    users = {str(path) for path in FILES if path.parts[0] == "e2urec_core" for name, _ in imports(path) if name.split(".")[0] == "polars"}
+    assert users == {f"e2urec_core/{name}" for name in TABLES}
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if str(path).startswith("e2urec_core/ops/")], ids=str)
 def test_tensor_functions_import_torch_alone(path: Path) -> None:
-    assert {name.split(".")[0] for name, _ in imports(path)} <= {"__future__", "torch", "jaxtyping", "math"}
+    assert {name.split(".")[0] for name, _ in imports(path)} <= {"__future__", "torch", "jaxtyping", "math", "typing"}
 
 
 def test_a_method_never_imports_another_method() -> None:

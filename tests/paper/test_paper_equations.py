@@ -14,15 +14,16 @@ import numpy
 import pytest
 import torch
 
-from e2urec_core.data.batches import Batch, Prompts
-from e2urec_core.data.logit_cache import CacheRule, TeacherRows
+from e2urec_core.data.batches import Prompts
+from e2urec_core.data.draws import Part
+from e2urec_core.data.logit_cache import TeacherCache
+from e2urec_core.engine import Bench
 from e2urec_core.methods.base import Problem
 from e2urec_core.methods.e2urec import E2URec
 from e2urec_core.ops.answers import answer_nll
 from e2urec_core.ops.distil import suppressed_teacher, teacher_divergence
 from e2urec_core.recommender import Answers, Recommender
-from e2urec_core.settings import Lora, Training
-from e2urec_core.training import Bench
+from e2urec_core.settings import CacheRule, Lora, Training
 
 FLOAT32 = 2e-6
 YES, NO = 0, 1
@@ -45,31 +46,34 @@ class Table(torch.nn.Module):
         super().__init__()
         self.answers = torch.nn.Parameter(torch.tensor(answers))
 
+    def forward(self, token_ids: torch.Tensor, mask: torch.Tensor, support: None, remainder: str, states: None) -> torch.Tensor:
+        return self.answers[token_ids[:, 0]]
+
 
 class TableRecommender(Recommender):
     """Answers from a `Table`; its adapter is a copy of the table."""
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        return self.network.answers[batch.token_ids[:, 0]]
+    def reader(self) -> torch.nn.Module:  # type: ignore[override]
+        return self.network
 
     def with_adapter(self, lora: Lora, seed: int) -> Recommender:
         return TableRecommender(copy.deepcopy(self.network), self.tokenizer, self.answers)
 
 
-class HandWrittenCache:
-    """Teachers whose outputs stand in the test; one batch of every part a pass."""
+class HandWrittenCache(TeacherCache):
+    """Teachers whose outputs on the whole vocabulary stand in the test; one batch of every part a pass."""
 
-    def __init__(self, rule: CacheRule, forgotten: TeacherRows, retained: TeacherRows) -> None:
-        self.rule, self.parts = rule, {"forgotten": forgotten, "retained": retained}
+    def __init__(self, rows: dict[str, Prompts], outputs: dict[str, dict[str, torch.Tensor]]) -> None:
+        self.rule, self.parts = CacheRule(support="full"), {}
+        for part, beside in outputs.items():
+            everyone = numpy.arange(len(rows[part]))
+            self.parts[part] = Part(rows[part], everyone, len(everyone), beside)
 
-    def batches(self, part: str, batch_size: int, seed: int, number: int) -> Iterator[TeacherRows]:
+    def batches(self, part: str, batch_size: int, seed: int, number: int) -> Iterator[Part]:
         yield self.parts[part]
 
     def num_batches(self, part: str, batch_size: int) -> int:
         return 1
-
-    def num_rows(self, part: str) -> int:
-        return len(self.parts[part].index)
 
 
 def one_token_prompts(tokens: list[int], labels: list[int]) -> Prompts:
@@ -79,28 +83,32 @@ def one_token_prompts(tokens: list[int], labels: list[int]) -> Prompts:
 
 
 def first_parts(
-    method: E2URec, student: list[list[float]], num_forgotten: int, labels: list[int], forgotten: TeacherRows, retained: TeacherRows
+    method: E2URec,
+    student: list[list[float]],
+    num_forgotten: int,
+    labels: list[int],
+    forgotten: dict[str, torch.Tensor],
+    retained: dict[str, torch.Tensor],
+    token_budget: int = 32768,
 ) -> dict[str, float]:
     """Parts of E2URec's loss at its first step: the student's first `num_forgotten` rows are the forgotten ones."""
     answers = Answers(yes_id=YES, no_id=NO, decoder_prefix=(0,), attention_targets=(), linear_targets=())
     original = TableRecommender(Table(student), SimpleNamespace(), answers)
     tokens = list(range(len(student)))
-    problem = Problem(
-        original,
-        retained=one_token_prompts(tokens[num_forgotten:], labels[num_forgotten:]),
-        forgotten=one_token_prompts(tokens[:num_forgotten], labels[:num_forgotten]),
-        validation=one_token_prompts(tokens, labels),
-        teachers=HandWrittenCache(CacheRule(support="full"), forgotten, retained),
-    )
-    point = method.unlearn(problem, Bench(seed=0)).fitted.curve[0]
+    prompts = {
+        "forgotten": one_token_prompts(tokens[:num_forgotten], labels[:num_forgotten]),
+        "retained": one_token_prompts(tokens[num_forgotten:], labels[num_forgotten:]),
+    }
+    cache = HandWrittenCache(prompts, {"forgotten": forgotten, "retained": retained})
+    problem = Problem(original, **prompts, validation=one_token_prompts(tokens, labels), teachers=cache)
+    point = method.unlearn(problem, Bench(seed=0, token_budget=token_budget)).fitted.curve[0]
     assert point.loss == pytest.approx(sum(point.parts.values()), abs=1e-12)
     return dict(point.parts)
 
 
-def rows(original: list[list[float]], augmented: list[list[float]] | None = None) -> TeacherRows:
-    return TeacherRows(
-        numpy.arange(len(original)), torch.tensor(original), None if augmented is None else torch.tensor(augmented), support=None
-    )
+def rows(original: list[list[float]], augmented: list[list[float]] | None = None) -> dict[str, torch.Tensor]:
+    told = {"original": torch.tensor(original)}
+    return told if augmented is None else {**told, "augmented": torch.tensor(augmented)}
 
 
 def test_equation_1_and_2_are_the_mean_negative_log_likelihood_of_the_answer_among_all_words() -> None:
@@ -157,7 +165,8 @@ def test_equation_7_weighs_the_forgetting_loss_by_beta_and_the_remembering_loss_
     assert sum(parts.values()) == pytest.approx(0.6 * forget + 0.4 * (answer + remember), abs=FLOAT32)
 
 
-def test_equation_7_takes_the_mean_over_the_rows_of_each_side_however_many_there_are() -> None:
+@pytest.mark.parametrize("token_budget", [32768, 1], ids=["in one piece", "row by row"])
+def test_equation_7_takes_the_mean_over_the_rows_of_each_side_however_many_there_are(token_budget: int) -> None:
     student = [[0.5, -0.5], [0.0, 0.0], [1.0, 0.0], [-1.0, 0.5], [0.0, 2.0]]
     original, augmented = [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 3.0]]
     remembering = [[0.5, 0.0], [0.0, 0.5], [1.0, 1.0]]
@@ -168,7 +177,7 @@ def test_equation_7_takes_the_mean_over_the_rows_of_each_side_however_many_there
     answer = (math.log(1 + math.e) + math.log(1 + math.exp(1.5)) + math.log(1 + math.exp(-2))) / 3
     remember = sum(divergence(*pair) for pair in zip(remembering, student[2:], strict=True)) / 3
     method = E2URec(suppression=1.0, forget_weight=0.25, training=Training(num_epochs=1, batch_size=4, learning_rate=1e-3))
-    parts = first_parts(method, student, 2, [0, 0, 0, 1, 0], rows(original, augmented), rows(remembering))
+    parts = first_parts(method, student, 2, [0, 0, 0, 1, 0], rows(original, augmented), rows(remembering), token_budget)
     assert parts == {
         "forget": pytest.approx(0.25 * forget, abs=FLOAT32),
         "answer": pytest.approx(0.75 * answer, abs=FLOAT32),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +20,53 @@ class QuietTracker:
     def __init__(self) -> None:
         self.ended: list[tuple[str, str]] = []
         self.tags: dict[str, str] = {}
+        self.points: list[tuple[str, float, int]] = []
 
     @contextmanager
     def stage(self, label: str) -> Iterator[tuple[Any, dict[str, str]]]:
         from tasks._tracking import StageMetrics
 
+        metrics = StageMetrics()
         try:
-            yield StageMetrics(), self.tags
+            yield metrics, self.tags
         except BaseException:
             self.ended.append((label, "FAILED"))
             raise
+        finally:
+            metrics.write(self, "run")
         self.ended.append((label, "FINISHED"))
 
+    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
+        """Take numbers as MLflow's client does."""
+        self.points += [(point.key, point.value, point.step) for point in metrics]
 
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A fresh workspace with a run that has just begun; stages find it by themselves."""
+
+@contextmanager
+def opened(place: Path) -> Iterator[Room]:
     from e2urec_core.store import Store
     from tasks._journal import Journal
     from tasks._room import ROOM, Room
 
     tracker: Any = QuietTracker()
-    room = Room(tmp_path, Store(tmp_path / "store"), Journal.start(tmp_path / "runs", "toy", {"seed": 0}), tracker)
+    room = Room(place, Store(place / "store"), Journal.start(place / "runs", "toy", {"seed": 0}), tracker)
     token = ROOM.set(room)
-    yield room
-    ROOM.reset(token)
+    try:
+        yield room
+    finally:
+        ROOM.reset(token)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    """A fresh workspace with a run that has just begun; stages find it by themselves."""
+    with opened(tmp_path) as room:
+        yield room
+
+
+@pytest.fixture(scope="session")
+def room_in() -> Callable[[Path], AbstractContextManager[Room]]:
+    """Opens a room with a new run in a folder, which may hold a store: `with room_in(folder) as room`."""
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from data_contracts.contract import Contract
 from data_contracts.examples import EXAMPLES
 from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
 from data_contracts.scores import SCORES
-from data_contracts.teacher_logits import teacher_logits
-from e2urec_core.artifacts import Artifact, Examples, Interactions, Original, Scores, TeacherLogits
+from data_contracts.teacher_logits import Part, teacher_logits
+from data_contracts.tokens import TOKENS
+from e2urec_core.artifacts import Artifact, Examples, Interactions, Original, OriginalLogits, Scores, TeacherLogits, Tokens
 from e2urec_core.errors import ContractBroken
 from tasks import _gate
 
@@ -65,7 +66,21 @@ def scores(place: Path, **change: list[Any]) -> None:
     write(place, "scores.parquet", SCORES, **(rows | change))
 
 
-@pytest.mark.parametrize(("kind", "fill"), [(Interactions, interactions), (Examples, examples), (Scores, scores)])
+def tokens(place: Path, **change: list[Any]) -> None:
+    rows: dict[str, list[Any]] = {
+        "example_id": [0, 1, 2, 3],
+        "split": ["train", "validation", "test", "holdout"],
+        "label": [0, 1, 0, 1],
+        "token_ids": [[4711, 5, 6], [7], [8, 9], [1]],
+    }
+    write(place, "tokens.parquet", TOKENS, **(rows | change))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fill"),
+    [(Interactions, interactions), (Examples, examples), (Tokens, tokens), (Scores, scores)],
+    ids=lambda kind: kind.__name__,
+)
 def test_tables_that_keep_their_contract_pass(tmp_path: Path, kind: type[Artifact], fill: Any) -> None:
     fill(tmp_path)
     _gate.check(kind, tmp_path)
@@ -94,6 +109,10 @@ def test_tables_that_keep_their_contract_pass(tmp_path: Path, kind: type[Artifac
         (Examples, examples, {"label": [0, 1, 2, 3]}, "2 of 4 rows break the rule `label one of 0, 1`", "examples"),
         (Examples, examples, {"split": ["train", "exam", "test", "exam"]}, "2 of 4 rows break the rule `split one of", "examples"),
         (Examples, examples, {"prompt": [f"by {PERSON}", "", " ", "\n"]}, r"3 of 4 rows break the rule `prompt matches \S`", "examples"),
+        (Tokens, tokens, {"example_id": [0, 2, 1, 3]}, "1 of 4 rows break the rule `sorted by example_id", "tokens"),
+        (Tokens, tokens, {"example_id": [0, 1, 1, 3]}, "2 of 4 rows break the rule `example_id unique`", "tokens"),
+        (Tokens, tokens, {"split": ["train", "exam", "test", "exam"]}, "2 of 4 rows break the rule `split one of", "tokens"),
+        (Tokens, tokens, {"label": [0, 1, 2, 3]}, "2 of 4 rows break the rule `label one of 0, 1`", "tokens"),
         (Scores, scores, {"yes_probability": [0.5, 1.5]}, "1 of 2 rows break the rule `yes_probability between 0 and 1`", "scores"),
         (Scores, scores, {"yes_probability": [0.5, float("nan")]}, "1 of 2 rows break the rule `yes_probability finite`", "scores"),
     ],
@@ -134,30 +153,49 @@ def test_an_empty_table_breaks_its_contract(tmp_path: Path) -> None:
         _gate.check(Examples, tmp_path)
 
 
-def logits(place: Path, part: str, *, rotten: int | None) -> None:
+def logits(place: Path, part: Part, *, rotten: int | None) -> None:
     contract = teacher_logits(3, 3, part)
     names = contract.column_names
+    last = "augmented" if part == "forgotten" else "original"
     rows: dict[str, list[Any]] = {
         "example_id": list(range(40)),
         "label": [1] * 40,
         "original": [[0.5, 0.25, 0.125]] * 40,
         "augmented": [[0.5, 0.25, 0.125]] * 40,
-        "support": [[1, 2, 3]] * 40,
+        "support": [[4711, 2, 3]] * 40,
     }
     if rotten is not None:
-        rows["original"] = [[float("nan"), 0.0, 0.0] if row == rotten else [0.5, 0.25, 0.125] for row in range(40)]
-    pq.write_table(pa.table([rows[name] for name in names], schema=contract.schema()), place / f"{part}.parquet", row_group_size=8)
+        rows[last] = [[float("nan"), 0.0, 0.0] if row == rotten else [0.5, 0.25, 0.125] for row in range(40)]
+    table = pa.table([rows[name] for name in names], schema=contract.schema())
+    pq.write_table(table, place / FILES[part], row_group_size=8)
 
 
-def test_teacher_logits_are_checked_group_by_group_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FILES = {"forgotten": "forgotten.parquet", "retained": "original.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "column"),
+    [(TeacherLogits, "forgotten", "augmented"), (OriginalLogits, "retained", "original")],
+    ids=["teachers", "original"],
+)
+def test_outputs_of_teachers_are_checked_group_by_group_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Artifact], part: Part, column: str
+) -> None:
     monkeypatch.setattr(_gate, "BYTES_AT_A_TIME", 1)
-    for part in ("forgotten", "retained"):
-        logits(tmp_path, part, rotten=None)
-    _gate.check(TeacherLogits, tmp_path)
-    logits(tmp_path, "retained", rotten=39)
-    with pytest.raises(ContractBroken, match="original finite") as caught:
+    logits(tmp_path, part, rotten=None)
+    _gate.check(kind, tmp_path)
+    logits(tmp_path, part, rotten=39)
+    with pytest.raises(ContractBroken, match=f"1 of 8 rows break the rule `{column} finite`") as caught:
+        _gate.check(kind, tmp_path)
+    assert caught.value.facts["table"] == FILES[part]
+    assert "4711" not in str(caught.value)
+
+
+def test_the_original_s_outputs_need_no_augmented_model_and_those_on_rows_to_forget_do(tmp_path: Path) -> None:
+    logits(tmp_path, "retained", rotten=None)
+    (tmp_path / "original.parquet").rename(tmp_path / "forgotten.parquet")
+    with pytest.raises(ContractBroken, match="augmented"):
         _gate.check(TeacherLogits, tmp_path)
-    assert caught.value.facts["table"] == "retained.parquet"
 
 
 def test_what_promises_no_table_is_not_asked_for_one(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Which failures are worth another try: files and memory may mend themselves, input and bugs do not."""
+"""Which failures are worth another try: files, memory and killed processes may mend themselves, input and bugs do not."""
 
 from __future__ import annotations
 
 import pytest
 from prefect.states import Failed
 
-from e2urec_core.errors import StorageFailed, UserError
+from e2urec_core.errors import ProcessDied, StorageFailed, UserError
 from tasks._stage import _may_pass
 
 
@@ -22,17 +22,18 @@ class OutOfMemoryError(RuntimeError):
         MemoryError(),
         OutOfMemoryError("CUDA out of memory"),
         StorageFailed("the disk is full", hint="free some"),
+        ProcessDied("the process of `unlearn` ended with signal 9", hint="run it again"),
     ],
     ids=lambda fault: type(fault).__name__,
 )
-def test_files_and_memory_may_pass(fault: Exception) -> None:
+def test_files_memory_and_killed_processes_may_pass(fault: Exception) -> None:
     assert _may_pass(None, None, Failed(data=fault)) is True
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        *(kind("1 fact", hint="mend it") for kind in UserError.__subclasses__() if kind is not StorageFailed),
+        *(kind("1 fact", hint="mend it") for kind in UserError.__subclasses__() if kind not in (StorageFailed, ProcessDied)),
         ValueError("ours"),
         AssertionError("ours"),
         RuntimeError("shapes do not fit"),

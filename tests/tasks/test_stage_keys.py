@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from e2urec_core.artifacts import Examples, Original, Retrained
+from e2urec_core.artifacts import Examples, Original, Retrained, Tokens
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.datasets.ml_1m import Ml1m
 from e2urec_core.datasets.sample import Sample
 from e2urec_core.methods.e2urec import E2URec
-from e2urec_core.settings import Lora, Training
-from tasks._stage import Seat, stage_key
+from e2urec_core.settings import EngineRule, Lora, Seat, Training
+from flows.runs import build_run
+from tasks._stage import stage_key
 
 EXAMPLES = Examples(digest="1" * 64)
 
@@ -38,14 +39,58 @@ def test_equal_arguments_give_the_same_key() -> None:
         {"seat": Seat(seed=1)},
         {"seat": Seat(seed=0, threads=3)},
         {"seat": Seat(seed=0, device="cuda")},
+        {"seat": Seat(seed=0, processes=2)},
+        {"seat": Seat(seed=0, precision="bf16")},
+        {"seat": Seat(seed=0, engine=EngineRule(token_budget=4096))},
+        {"seat": Seat(seed=0, engine=EngineRule(compiled="on"))},
         {"further": []},
         {"name": "train-augmented"},
         {"writes": Retrained},
     ],
     ids=str,
 )
-def test_each_change_of_an_input_rule_seed_device_or_number_of_threads_gives_another_key(change: dict[str, Any]) -> None:
+def test_each_change_of_an_input_rule_or_seat_gives_another_key(change: dict[str, Any]) -> None:
     assert key(**change) != key()
+
+
+def test_every_field_of_the_seat_but_the_intervals_of_checkpoints_counts() -> None:
+    # A new field of either class is looked at here before it can make two different results one.
+    assert set(Seat.model_fields) == {"seed", "device", "threads", "processes", "precision", "engine"}
+    assert set(EngineRule.model_fields) == {"token_budget", "compiled", "checkpoint_every_s", "checkpoint_every_steps"}
+
+
+@pytest.mark.parametrize("rule", [EngineRule(checkpoint_every_s=1.0), EngineRule(checkpoint_every_steps=7)], ids=["seconds", "steps"])
+def test_how_often_checkpoints_are_kept_does_not_count(rule: EngineRule) -> None:
+    assert key(seat=Seat(seed=0, engine=rule)) == key()
+
+
+def keys_of_run(flags: dict[str, str]) -> dict[str, str]:
+    """Keys of stages under a run's settings: one that trains, one that only reads tables, and one that takes the seed alone."""
+    run = build_run({"dataset": "sample", "backbone": "tiny-t5", "method": "e2urec"}, "demo", flags)
+    return {
+        "train": stage_key("train-original", Original, {"backbone": run.backbone, "training": run.training, "seat": run.seat()}),
+        "split": stage_key("split", Examples, {"rule": run.split, "seed": run.seed}),
+        "tokenise": stage_key("tokenise", Tokens, {"examples": EXAMPLES, "backbone": run.backbone}),
+    }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"execution": "process"}, {"engine.checkpoint-every-s": "1"}, {"engine.checkpoint-every-steps": "7"}],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_execution_and_checkpoints_change_no_key_of_a_run(flags: dict[str, str]) -> None:
+    assert keys_of_run(flags) == keys_of_run({})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"device": "cuda"}, {"threads": "2"}, {"processes": "2"}, {"precision": "bf16"}, {"engine.token-budget": "512"}],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_where_and_how_networks_run_changes_the_keys_of_stages_with_networks_alone(flags: dict[str, str]) -> None:
+    changed, plain = keys_of_run(flags), keys_of_run({})
+    assert {name for name in plain if changed[name] != plain[name]} == {"train"}
 
 
 def test_a_knob_deep_inside_the_method_changes_the_key() -> None:

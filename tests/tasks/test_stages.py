@@ -12,7 +12,8 @@ import pytest
 
 from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
 from e2urec_core.artifacts import Augmented, Interactions, Original, Unlearned
-from e2urec_core.errors import BadInput, BadRequest, ContractBroken, DamagedArtifact, StorageFailed, UnknownRun
+from e2urec_core.errors import BadInput, BadRequest, ContractBroken, DamagedArtifact, ProcessDied, StorageFailed, UnknownRun
+from e2urec_core.settings import Seat
 
 if TYPE_CHECKING:
     from tasks._room import Room
@@ -150,7 +151,12 @@ def test_a_stage_is_running_in_the_journal_while_it_runs(room: Room) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(5, "Input/output error"), MemoryError(), StorageFailed("0 bytes are free", hint="free some")],
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        StorageFailed("0 bytes are free", hint="free some"),
+        ProcessDied("the process of `train-original` ended with signal 9", hint="run it again"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
 def test_what_may_pass_is_tried_again_and_passes(room: Room, toy: Toy, fault: BaseException) -> None:
@@ -194,6 +200,111 @@ def test_a_user_error_keeps_its_sentence_and_hint_through_prefect(room: Room, to
     with pytest.raises(BadInput) as caught:
         toy.first("a", 1.0)
     assert str(caught.value) == "BadInput: 1 row is bad\n  row   3\nhint: mend it"
+
+
+def test_a_process_that_dies_at_every_try_is_given_up_with_its_sentence(room: Room, toy: Toy) -> None:
+    toy.faults = [ProcessDied("the process of `train-original` ended with signal 9", hint="run it again") for _ in range(5)]
+    with pytest.raises(ProcessDied, match="ended with signal 9"):
+        toy.first("a", 1.0)
+    assert toy.calls == ["first"] * 3
+    assert room.journal.record.stages["train-original"].fault == "ProcessDied: the process of `train-original` ended with signal 9"
+
+
+def test_what_an_unfinished_stage_keeps_is_there_at_the_next_try_and_gone_once_it_is_published(room: Room) -> None:
+    from tasks._stage import stage
+
+    found: list[list[str]] = []
+    places: list[Path] = []
+
+    @stage("train-original", writes=Original)
+    def steps(work: Work) -> int:
+        """Keep a step, fail twice."""
+        work.checkpoints.mkdir(parents=True, exist_ok=True)
+        found.append(sorted(path.name for path in work.checkpoints.iterdir()))
+        places.append(work.place)
+        (work.checkpoints / f"step-{len(found)}").touch()
+        if len(found) < 3:
+            raise ProcessDied("killed", hint="run it again")
+        (work.place / "line.txt").write_text("a")
+        return 1
+
+    steps()
+    assert found == [[], ["step-1"], ["step-1", "step-2"]]
+    # Every try writes into a folder of its own, so that nothing half-written is published.
+    assert len(set(places)) == 3
+    assert list((room.store.root / "checkpoints").iterdir()) == []
+
+
+class Performed:
+    """Stands in for the two ways of running a stage, and notes which was taken with what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from e2urec_core import stages
+        from tasks import _isolation
+        from tasks._stage import stage
+
+        self.ways: list[str] = []
+        self.given: list[Any] = []
+
+        def apart(name: str, arguments: Any, seat: Seat, place: Path, checkpoints: Path, watch: Any) -> int:
+            self.ways.append("apart")
+            self.given.append((name, arguments, seat, checkpoints))
+            return self._steps(place, watch)
+
+        def inline(tokens: Path, bench: Any, place: Path) -> int:
+            self.ways.append("inline")
+            self.given.append((tokens, bench))
+            return self._steps(place, bench.watch)
+
+        monkeypatch.setattr(_isolation, "perform_apart", apart)
+        monkeypatch.setattr(stages, "train_original", inline)
+
+        @stage("train-original", writes=Original)
+        def train(work: Work, seat: Seat) -> int:
+            """Train in one of two ways."""
+            return work.perform(seat, "train_original", tokens=work.place)
+
+        self.train = train
+
+    @staticmethod
+    def _steps(place: Path, watch: Any) -> int:
+        (place / "line.txt").write_text("a")
+        watch(1, 2, "steps", {"loss": 0.5})
+        watch(2, 2, "steps", {"loss": 0.25})
+        watch(9, 9, "rows", {})
+        return 3
+
+
+@pytest.mark.parametrize(
+    ("execution", "processes", "way"), [("inline", 1, "inline"), ("process", 1, "apart"), ("inline", 2, "apart"), ("process", 2, "apart")]
+)
+def test_a_stage_runs_apart_when_asked_and_always_with_several_processes(
+    room: Room, monkeypatch: pytest.MonkeyPatch, execution: Any, processes: int, way: str
+) -> None:
+    performed = Performed(monkeypatch)
+    room.execution = execution
+    assert performed.train(Seat(seed=0, processes=processes)).rows == 3
+    assert performed.ways == [way]
+
+
+@pytest.mark.parametrize("execution", ["inline", "process"])
+def test_the_losses_that_a_stage_tells_are_tracked_whichever_process_it_runs_in(
+    room: Room, monkeypatch: pytest.MonkeyPatch, execution: Any
+) -> None:
+    performed = Performed(monkeypatch)
+    room.execution = execution
+    performed.train(Seat(seed=0))
+    # The third call has no numbers, so it is progress and no step.
+    assert [point for point in room.tracker.points if point[0] == "loss"] == [("loss", 0.5, 1), ("loss", 0.25, 2)]
+
+
+def test_a_stage_apart_is_handed_the_folder_that_outlives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    performed = Performed(monkeypatch)
+    room.execution = "process"
+    performed.train(Seat(seed=0))
+    name, arguments, seat, checkpoints = performed.given[0]
+    assert (name, set(arguments), seat) == ("train_original", {"tokens"}, Seat(seed=0))
+    assert checkpoints == room.store.root / "checkpoints" / room.journal.record.stages["train-original"].key
 
 
 def flip(path: Path) -> None:

@@ -55,7 +55,7 @@ def test_settings_are_flattened_under_dotted_names_with_values_as_text() -> None
 def test_every_setting_of_a_run_has_a_name_that_the_command_knows() -> None:
     words = {"dataset": "sample", "backbone": "tiny-t5", "method": "e2urec"}
     flat = flattened(build_run(words, "demo", {}).canonical())
-    assert flat["method.suppression"] == "12.0"
+    assert flat["method.suppression"] == "60.0"
     values = {name: value for name, value in flat.items() if not name.endswith("kind") and value not in ("", "None")}
     assert flattened(build_run(words, None, values).canonical()) == flat
 

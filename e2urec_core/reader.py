@@ -1,0 +1,62 @@
+"""Runs an encoder-decoder at the answer position alone: one decoder position, and only the words that are asked for.
+
+The networks are those of transformers, with or without an adapter of peft; nothing of them is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from e2urec_core.ops.answers import some_words
+
+
+class AnswerReader(torch.nn.Module):
+    """A network's outputs at the answer position."""
+
+    def __init__(self, network: torch.nn.Module, prefix: tuple[int, ...]) -> None:
+        """Read `network`, whose decoder is given `prefix`; the answer stands after its last token."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("prefix", torch.tensor([prefix]), persistent=False)
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, "row token"],
+        mask: Bool[Tensor, "row token"],
+        support: Int[Tensor, "row kept"] | None = None,
+        remainder: str = "none",
+        states: Float[Tensor, "row token width"] | None = None,
+    ) -> Float[Tensor, "row words"]:
+        """Logits of every word, or of those in `support` and what all others weigh together; see `some_words`.
+
+        With `states`, what `encode` gave before, the encoder is not run.
+        """
+        base, attention = self._base, mask.to(torch.int64)
+        states = self.encode(token_ids, mask) if states is None else states
+        given: Tensor = self.prefix.expand(len(states), -1)  # type: ignore[operator]
+        decoded = base.get_decoder()(
+            input_ids=given, encoder_hidden_states=states, encoder_attention_mask=attention, use_cache=False
+        ).last_hidden_state[:, -1]
+        if getattr(base.config, "scale_decoder_outputs", False):
+            decoded = decoded * base.config.d_model**-0.5
+        words, bias = base.get_output_embeddings().weight, getattr(base, "final_logits_bias", None)
+        # One position a row is cheap in 32 bits, and 16 would round p(Yes) in its second digit.
+        with torch.autocast(decoded.device.type, enabled=False):
+            if support is not None:
+                return some_words(decoded.float(), words.float(), None if bias is None else bias[0].float(), support, remainder)
+            logits: Tensor = decoded.float() @ words.float().T
+            return logits if bias is None else logits + bias
+
+    def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
+        """What the encoder gives for every token."""
+        states: Tensor = self._base.get_encoder()(input_ids=token_ids, attention_mask=mask.to(torch.int64)).last_hidden_state
+        return states
+
+    @property
+    def _base(self) -> Any:
+        network: Any = self.network
+        return network.get_base_model() if hasattr(network, "peft_config") else network

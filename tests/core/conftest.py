@@ -1,0 +1,74 @@
+"""Two teachers that differ, the rows they are asked about, and a count of what each network was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+    from e2urec_core.data.batches import Prompts
+    from e2urec_core.methods.base import Problem
+    from e2urec_core.recommender import Recommender
+
+
+@pytest.fixture(scope="session")
+def teachers(tiny_problem: Problem) -> tuple[Recommender, Recommender]:
+    """The original, and another network in place of the augmented one."""
+    import torch
+
+    augmented = tiny_problem.original.trainable()
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in augmented.network.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=random))
+    augmented.network.eval()
+    return tiny_problem.original, augmented
+
+
+@pytest.fixture(scope="session")
+def train(teachers: tuple[Recommender, Recommender], rows_of: Callable[[Recommender, str], Prompts]) -> Prompts:
+    """All 244 training rows."""
+    return rows_of(teachers[0], "train")
+
+
+@pytest.fixture(scope="session")
+def gone(train: Prompts, tiny_problem: Problem) -> numpy.ndarray:
+    """True for the 47 training rows to forget, (row,)."""
+    import numpy
+
+    return numpy.isin(train.example_ids, tiny_problem.forgotten.example_ids)
+
+
+class Asked:
+    """Rows that were run through networks since it was last emptied."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[torch.nn.Module, int]] = []
+
+    def by(self, recommender: Recommender) -> int:
+        """Rows that were run through this one."""
+        return sum(count for network, count in self.rows if network is recommender.network)
+
+    def total(self) -> int:
+        """Rows that were run through any."""
+        return sum(count for _, count in self.rows)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Counts the rows of every forward pass."""
+    from e2urec_core.reader import AnswerReader
+
+    noted, forward = Asked(), AnswerReader.forward
+
+    def counted(reader: AnswerReader, token_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        noted.rows.append((reader.network, len(token_ids)))
+        return forward(reader, token_ids, *rest)
+
+    monkeypatch.setattr(AnswerReader, "forward", counted)
+    return noted
