@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint smoke clean
+.PHONY: demo test lint smoke bench gpu-bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
@@ -25,6 +25,16 @@ lint: .venv/ready
 # The real MovieLens rows, where they lie beside the project.
 smoke: .venv/ready
 	.venv/bin/e2urec unlearn ml-1m tiny-t5 e2urec --dataset.path ../shared/data/ml-1m-tail --preset smoke
+
+# Every benchmark in its quick form; see benchmarks/README.md.
+bench: .venv/ready
+	for name in unlearning all_in utilisation cache_memory kill_loss; do \
+		OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv/bin/python -m benchmarks.$$name --quick || exit 1; \
+	done
+
+# On a bare machine with a GPU: it needs torch, transformers, peft, accelerate, pyarrow, pydantic and jaxtyping, and no .venv.
+gpu-bench:
+	$(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf .venv workspace

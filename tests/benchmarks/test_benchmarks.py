@@ -1,0 +1,109 @@
+"""Every benchmark runs in its smallest form and gives the keys that `benchmarks/README.md` promises.
+
+What the numbers are is not asked here: they belong to a quiet machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = Path(__file__).parents[2] / "benchmarks" / "README.md"
+SMALL = ["--quick", "--set", "dataset.num_users=60", "--set", "training.num_epochs=1", "--set", "dataset.ratings_per_user=12"]
+PROMISED: dict[str, list[str]] = {
+    "unlearning": [
+        "per_row_ratio",
+        "per_row_ratio_own_batch",
+        "same_quality_ratio",
+        "same_quality_ratio_variants",
+        "reached",
+        "reached_variants",
+        "seeds_counted",
+        "rival_learning_rate",
+    ],
+    "all_in": ["all_in_ratio", "all_in_ratio_variants", "unlearn_alone_ratio", "unlearn_alone_ratio_variants", "equal_quality", "datasets"],
+    "utilisation": ["training_utilisation", "unlearning_utilisation", "headline_shape", "ceilings_flops_per_second", "measured"],
+    "cache_memory": ["cache_original_ratio", "cache_teachers_ratio", "bytes_per_further_row", "peak_bytes"],
+    "kill_loss": ["lost_seconds", "repeated_seconds", "interval_seconds", "start_up_seconds", "within_claim", "same_bits"],
+    "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
+}
+
+
+def result_of(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The last line of a benchmark's stdout."""
+    assert importlib.import_module(f"benchmarks.{name}").main(arguments) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(PROMISED[name]) <= set(told)
+    assert told["machine"]["cores"] >= 1
+    return told
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The option that lets the benchmarks here train their networks once."""
+    return ["--workspace", str(tmp_path_factory.mktemp("inputs"))]
+
+
+@pytest.mark.slow
+def test_unlearning_gives_both_ratios(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("unlearning", [*SMALL, *inputs, "--passes", "1", "--pairs", "1"], capsys)
+    assert told["per_row_ratio"] > 0
+    one = told["per_row"]
+    # The ratio is the rival's over ours.
+    assert told["per_row_ratio"] == pytest.approx(one["rival_seconds_per_row"][0] / one["our_seconds_per_row"][0], rel=0.01)
+    (seed,) = told["same_quality"]
+    assert set(seed["forms"]) == {"method", "variants"}
+    for form in seed["forms"].values():
+        assert sum(form["by_stage"].values()) > 0
+        assert {"tokenise", "cache_original", "cache_teachers", "unlearn"} == set(form["by_stage"])
+
+
+@pytest.mark.slow
+def test_all_in_counts_every_stage_and_says_whether_quality_was_equal(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("all_in", [*SMALL, *inputs], capsys)
+    (seed,) = told["datasets"]["sample"]["seeds"]
+    method = seed["forms"]["method"]
+    assert set(method["seconds"]) == {"train_augmented", "cache_original", "cache_teachers", "unlearn"}
+    retrain = sum(seed["retrain_seconds"]) / 2
+    assert method["ratio"] == pytest.approx(sum(method["seconds"].values()) / retrain, rel=1e-3)
+    assert method["unlearn_alone_ratio"] < method["ratio"]
+    assert told["equal_quality"] in (True, False)
+
+
+@pytest.mark.slow
+def test_utilisation_is_a_share_of_the_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--shape", "tiny", "--precision", "fp32", "--steps", "3", "--batch-size", "8", "--ceiling-seconds", "0.2"]
+    told = result_of("utilisation", [*small, "--set", "dataset.num_users=40"], capsys)
+    (one,) = told["measured"]
+    assert 0 < told["training_utilisation"] == one["training"]["utilisation"]
+    assert 0 < one["real_tokens"] <= 1
+    # A step's operations do not depend on the clock: frozen encoders are not differentiated, known states not computed.
+    assert one["unlearning_variants"]["flops_per_step"] < one["unlearning_method"]["flops_per_step"]
+
+
+@pytest.mark.slow
+def test_cache_memory_compares_two_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("cache_memory", ["--rows", "100", "200"], capsys)
+    few, many = told["peak_bytes"]["cache_original"]
+    assert told["cache_original_ratio"] == pytest.approx(many / few, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_in_the_same_bits(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("kill_loss", [*SMALL, "--set", "training.num_epochs=6", *inputs, "--every", "0.3"], capsys)
+    assert told["same_bits"]
+    assert math.isfinite(told["lost_seconds"])
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_the_readme_names_every_benchmark_and_every_promised_key(name: str) -> None:
+    text = README.read_text()
+    assert f"`{name}.py`" in text
+    assert f"benchmarks.{name}" in text
+    missing = [key for key in PROMISED[name] if f"`{key}`" not in text]
+    assert not missing
