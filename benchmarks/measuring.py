@@ -94,11 +94,19 @@ def count_flops(call: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
+def clock(device: torch.device | str = "cpu") -> float:
+    """Seconds of work so far: of this process on a CPU, whatever else the machine does; on a GPU those on the wall, its work ended."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
 class Stamps:
     """A watcher that notes the clock, or what `read` tells, at every step of a stage."""
 
-    def __init__(self, read: Callable[[], float] = time.perf_counter) -> None:
-        """Note what `read` tells at each step; without one, seconds."""
+    def __init__(self, read: Callable[[], float] = clock) -> None:
+        """Note what `read` tells at each step; without one, seconds of work."""
         self._read, self.at, self.done = read, list[float](), list[int]()
 
     def __call__(self, done: int, total: int, unit: str, numbers: Mapping[str, float]) -> None:

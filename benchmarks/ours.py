@@ -47,7 +47,7 @@ class Unlearned:
     """What unlearning gave.
 
     Args:
-        seconds: Wall-clock time by stage: `cache_original`, `cache_teachers`, `unlearn`; each whole, reading and writing included.
+        seconds: Time by stage, see `clock`: `cache_original`, `cache_teachers`, `unlearn`; each whole, reading and writing included.
         folder: The merged recommender.
         steps: Steps of the loop.
     """

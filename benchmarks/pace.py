@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.measuring import Stamps, flops_by_step
+from benchmarks.measuring import Stamps, clock, flops_by_step
 from benchmarks.problem import timed
 from benchmarks.shapes import Folders
 from e2urec_core import stages
@@ -39,7 +40,7 @@ class Pace:
 
     Args:
         steps: Steps that were timed.
-        seconds: Wall-clock time of these.
+        seconds: Time of these; see `clock`.
         flops: Floating-point operations of these.
         rows: Rows drawn by these, all batches being full.
     """
@@ -91,7 +92,10 @@ class Track:
             bench = open_bench(self._seat(compiled=True), watch)
             stages.cache_teachers(original, original, rows.tokens, rows.request, rule, bench, forgotten)
 
-        return {"cache_original": _rows_a_second(cache_original), "cache_teachers": _rows_a_second(cache_teachers)}
+        return {
+            "cache_original": _rows_a_second(cache_original, self.seat.device),
+            "cache_teachers": _rows_a_second(cache_teachers, self.seat.device),
+        }
 
     def unlearning(self, form: str) -> Pace:
         """The loop that unlearns; needs `training` and `caching` before."""
@@ -110,7 +114,7 @@ class Track:
         flops = flops_by_step(lambda watch: run(watch, compiled=False))
         if self.seat.engine.compiled == "on":
             run(silent)
-        stamps = Stamps()
+        stamps = Stamps(partial(clock, self.seat.device))
         run(stamps)
         steps = len(stamps.at) - WARM_UP
         assert steps > 0, f"{len(stamps.at)} steps are too few"
@@ -135,10 +139,10 @@ class Track:
         return folder
 
 
-def _rows_a_second(stage: Callable[[Watcher], object]) -> float:
+def _rows_a_second(stage: Callable[[Watcher], object], device: str) -> float:
     # From the first piece to the last; a single piece is timed with the stage around it, which reads the network.
-    stamps = Stamps()
-    whole = timed(lambda: stage(stamps))
+    stamps = Stamps(partial(clock, device))
+    whole = timed(lambda: stage(stamps), device)
     if len(stamps.at) < 2:
         return stamps.done[-1] / whole
     return (stamps.done[-1] - stamps.done[0]) / stamps.between(0)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy
 
-from benchmarks.measuring import progress
+from benchmarks.measuring import clock, progress
 from benchmarks.rows import Rows, rows_of_part
 from e2urec_core import stages
 from e2urec_core.artifacts import canonical_json
@@ -128,11 +127,11 @@ class Inputs:
         return place
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call."""
-    started = time.perf_counter()
+def timed(call: Callable[[], object], device: str = "cpu") -> float:
+    """Seconds of work of a call; see `clock`."""
+    started = clock(device)
     call()
-    return time.perf_counter() - started
+    return clock(device) - started
 
 
 def settings_of(dataset: str, seed: int, flags: Mapping[str, str], data: Path | None = None) -> Run:

@@ -18,7 +18,6 @@ augmented model on forgotten rows, without.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from benchmarks.measuring import clock
 from benchmarks.rows import Rows
 from e2urec_core.ops.distil import suppressed_teacher, teacher_divergence
 from e2urec_core.recommender import Recommender, load
@@ -77,7 +77,7 @@ class RivalResult:
     Args:
         steps: Joint steps taken.
         rows: Forgotten and retained rows drawn, a row counted as often as it was drawn.
-        seconds: Wall-clock time of the loop alone: drawing, tokenising, teachers, student, optimiser. Loading the networks and
+        seconds: Time of the loop alone, see `clock`: drawing, tokenising, teachers, student, optimiser. Loading the networks and
             `after_step` are left out.
         losses: Parts of every step's loss, not weighted, nats: `answer`, `remember`, `forget`.
         student: Original with a trained adapter, not merged; in evaluation mode.
@@ -263,10 +263,3 @@ def frozen(recommender: Recommender) -> Recommender:
     """The same recommender in evaluation mode, none of whose weights trains."""
     recommender.network.eval().requires_grad_(False)
     return recommender
-
-
-def clock(device: torch.device | str) -> float:
-    """Seconds on a clock that waits for `device` to end its work."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy
     import torch
 
@@ -42,6 +44,33 @@ def gone(train: Prompts, tiny_problem: Problem) -> numpy.ndarray:
     import numpy
 
     return numpy.isin(train.example_ids, tiny_problem.forgotten.example_ids)
+
+
+@pytest.fixture(scope="session")
+def write(teachers: tuple[Recommender, Recommender], train: Prompts) -> Callable[..., Path]:
+    """Writes the original's outputs for a request and returns the folder: `write(folder, gone)`; other stamps, benches by name."""
+    from e2urec_core.data.teacher_scoring import Stamp, write_original
+    from e2urec_core.engine import Bench
+    from e2urec_core.settings import CacheRule
+
+    usual: dict[str, Any] = {
+        "rule": CacheRule(support="top", top=5, rows_per_group=16, retained_per_forgotten=1),
+        "stamp": Stamp("a" * 64, "b" * 64, "e" * 64),
+        "bench": Bench(seed=1),
+    }
+
+    def written(folder: Path, forgotten: numpy.ndarray, rule: CacheRule = usual["rule"], **more: Any) -> Path:
+        folder.mkdir(exist_ok=True)
+        write_original(folder, teachers[0], train, forgotten, **{**usual, "rule": rule, **more})
+        return folder
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def first(write: Callable[..., Path], gone: numpy.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The original's outputs for the first request."""
+    return write(tmp_path_factory.mktemp("first"), gone)
 
 
 class Asked:

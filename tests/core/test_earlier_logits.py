@@ -14,7 +14,7 @@ import pytest
 
 from e2urec_core.data.batches import Prompts
 from e2urec_core.data.logit_cache import TeacherCache
-from e2urec_core.data.teacher_scoring import FILES, Stamp, write_forgotten, write_original
+from e2urec_core.data.teacher_scoring import FILES, Stamp, write_forgotten
 from e2urec_core.engine import Bench
 from e2urec_core.recommender import Recommender
 from e2urec_core.settings import CacheRule
@@ -29,26 +29,6 @@ Teachers = tuple[Recommender, Recommender]
 def others_gone(gone: numpy.ndarray) -> numpy.ndarray:
     """A later request for as many rows, some of them the same."""
     return numpy.roll(gone, 3)
-
-
-@pytest.fixture(scope="module")
-def write(teachers: Teachers, train: Prompts) -> Callable[..., Path]:
-    """Writes the original's outputs for a request and returns the folder."""
-
-    def written(
-        folder: Path, forgotten: numpy.ndarray, rule: CacheRule = RULE, stamp: Stamp = OF_ROWS, bench: Bench = BENCH, **more: Any
-    ) -> Path:
-        folder.mkdir(exist_ok=True)
-        write_original(folder, teachers[0], train, forgotten, rule, stamp, bench, **more)
-        return folder
-
-    return written
-
-
-@pytest.fixture(scope="module")
-def first(write: Callable[..., Path], gone: numpy.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The original's outputs for the first request."""
-    return write(tmp_path_factory.mktemp("first"), gone)
 
 
 def groups(folder: Path) -> list[pa.Table]:

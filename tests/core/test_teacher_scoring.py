@@ -30,26 +30,6 @@ SUPPORTS = ["full", "top", "answers"]
 Teachers = tuple[Recommender, Recommender]
 
 
-@pytest.fixture(scope="module")
-def write(teachers: Teachers, train: Prompts) -> Callable[..., Path]:
-    """Writes the original's outputs for a request and returns the folder."""
-
-    def written(
-        folder: Path, forgotten: numpy.ndarray, rule: CacheRule = RULE, stamp: Stamp = OF_ROWS, bench: Bench = BENCH, **more: Any
-    ) -> Path:
-        folder.mkdir(exist_ok=True)
-        write_original(folder, teachers[0], train, forgotten, rule, stamp, bench, **more)
-        return folder
-
-    return written
-
-
-@pytest.fixture(scope="module")
-def first(write: Callable[..., Path], gone: numpy.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The original's outputs for the first request."""
-    return write(tmp_path_factory.mktemp("first"), gone)
-
-
 def groups(folder: Path, part: Any = "retained") -> list[pa.Table]:
     file = pq.ParquetFile(folder / FILES[part])
     return [file.read_row_group(number) for number in range(file.num_row_groups)]
