@@ -22,7 +22,7 @@ from benchmarks.ours import rounded
 from benchmarks.pace import Pace, Track
 from benchmarks.problem import NOTE, Inputs, settings_of, workspace
 from benchmarks.shapes import SHAPES, Folders, backbone_of, cut_rows, random_rows, tokenizer_of, untrained_tokenizer
-from e2urec_core.data.tokens import MARKS
+from e2urec_core.data.places import MARKS
 from e2urec_core.errors import BadSetting, UserError
 from e2urec_core.settings import EngineRule, Seat
 from flows.runs import Run, build_run

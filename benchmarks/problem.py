@@ -57,14 +57,14 @@ class Inputs:
     def interactions(self) -> Path:
         """Folder of the dataset's tables."""
         run = self.run
-        return self._made("ingest", [run.dataset.canonical()], lambda place: stages.ingest(run.dataset, place))
+        return self._made("ingest", [run.dataset.canonical()], lambda place: stages.ingest(run.dataset, run.ingest, None, place))
 
     @cached_property
     def examples(self) -> Path:
         """Folder of the prompts as text, cut by time."""
         run, rows = self.run, self.interactions
-        told = [rows.name, run.prompt.canonical(), run.split.canonical(), run.seed]
-        return self._made("split", told, lambda place: stages.split(rows, run.prompt, run.split, run.seed, place))
+        told = [rows.name, run.history.canonical(), run.split.canonical(), run.seed]
+        return self._made("split", told, lambda place: stages.split(rows, run.history, run.split, run.seed, place))
 
     @cached_property
     def request(self) -> Path:
@@ -76,9 +76,9 @@ class Inputs:
     @cached_property
     def tokens(self) -> Path:
         """Folder of the prompts as token ids."""
-        run, examples = self.run, self.examples
-        told = [examples.name, run.backbone.canonical()]
-        return self._made("tokenise", told, lambda place: stages.tokenise(examples, run.backbone, place))
+        run, rows, examples = self.run, self.interactions, self.examples
+        told = [examples.name, run.prompt.canonical(), run.backbone.canonical()]
+        return self._made("tokenise", told, lambda place: stages.tokenise(examples, rows, run.prompt, run.backbone, place))
 
     @cached_property
     def original(self) -> Path:
@@ -104,7 +104,7 @@ class Inputs:
 
     def rows(self, part: str) -> Rows:
         """The rows of one part, as text."""
-        return rows_of_part(self.examples, self.request, part)
+        return rows_of_part(self.examples, self.interactions, self.run.prompt, self.request, part)
 
     def prompts(self, part: str) -> Prompts:
         """The rows of one part, as token ids."""

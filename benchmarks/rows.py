@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from e2urec_core.data.tokens import EXAMPLES, MARKS
+from e2urec_core.data.places import MARKS
+from e2urec_core.data.prompts import PromptRule, rendered
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,15 @@ class Rows:
         return len(self.example_ids)
 
 
-def rows_of_part(examples: Path, request: Path, part: str) -> Rows:
-    """The rows whose part under the request is `part`, in time order; both are folders of artifacts."""
-    table = pq.read_table(examples / EXAMPLES, columns=["example_id", "label", "prompt"])
+def rows_of_part(examples: Path, interactions: Path, rule: PromptRule, request: Path, part: str) -> Rows:
+    """The rows whose part under the request is `part`, in time order; the folders are those of artifacts."""
     marks = pq.read_table(request / MARKS, columns=["example_id", "part"])
-    assert marks["example_id"].equals(table["example_id"]), "the request marks other examples"
+    ids, labels, texts = [], [], []
+    for batch, prompts in rendered(examples, interactions, rule):
+        ids.append(batch["example_id"])
+        labels.append(batch["label"])
+        texts.append(prompts)
+    table = pa.table([pa.chunked_array(column) for column in (ids, labels, texts)], names=["example_id", "label", "prompt"])
+    assert marks["example_id"].combine_chunks().equals(table["example_id"].combine_chunks()), "the request marks other examples"
     chosen = table.filter(pc.equal(marks["part"], part))
-    labels = chosen["label"].to_numpy().astype(numpy.int64)
-    return Rows(chosen["example_id"].to_numpy(), labels, chosen["prompt"].to_pylist())
+    return Rows(chosen["example_id"].to_numpy(), chosen["label"].to_numpy().astype(numpy.int64), chosen["prompt"].to_pylist())

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from data_contracts.tokens import TOKENS as CONTRACT
 from e2urec_core.backbones.base import Backbone
 from e2urec_core.data.batches import Prompts
-from e2urec_core.data.tokens import MARKS, TOKENIZER, TOKENS, load_tokenizer, prompts_of_split
+from e2urec_core.data.places import MARKS, TOKENIZER, TOKENS
+from e2urec_core.data.tokens import load_tokenizer, prompts_of_split
 from e2urec_core.seeding import numpy_generator
 
 if TYPE_CHECKING:

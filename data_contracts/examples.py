@@ -1,10 +1,13 @@
-"""The questions that a model is trained and tested on: one prompt and one yes-or-no answer a row, in the order of time."""
+"""The questions that a model is trained and tested on, in the order of time: an item, what came before it, and a yes-or-no answer.
+
+The history is kept as places in the table of items; the prompt's text is written where it is tokenised.
+"""
 
 from typing import ClassVar
 
 import pyarrow as pa
 
-from data_contracts.contract import Column, Contract, between, finite, matches, one_of, sorted_by, unique
+from data_contracts.contract import Column, Contract, between, finite, one_of, sorted_by, unique
 from data_contracts.interactions import LAST_TIMESTAMP_S
 
 
@@ -16,7 +19,9 @@ class ExamplesTable(Contract):
     item_id: ClassVar[str] = "item_id"
     timestamp_s: ClassVar[str] = "timestamp_s"
     split: ClassVar[str] = "split"
-    prompt: ClassVar[str] = "prompt"
+    item: ClassVar[str] = "item"
+    history: ClassVar[str] = "history"
+    history_ratings: ClassVar[str] = "history_ratings"
     label: ClassVar[str] = "label"
     rating: ClassVar[str] = "rating"
 
@@ -24,25 +29,24 @@ class ExamplesTable(Contract):
 EXAMPLES = ExamplesTable(
     name="examples",
     columns=(
-        Column(ExamplesTable.example_id, pa.int64(), "The row's number; ascending numbers are ascending time."),
+        Column(ExamplesTable.example_id, pa.int64(), "The interaction's number: the same in every run."),
         Column(ExamplesTable.user_id, pa.string(), "The user whose answer the row asks for.", personal=True),
         Column(ExamplesTable.item_id, pa.string(), "The item that the row asks about."),
+        Column(ExamplesTable.item, pa.int32(), "Its place in the table of items, from 0."),
         Column(ExamplesTable.timestamp_s, pa.int64(), "When the user rated the item, in whole seconds since 1970, UTC."),
         Column(ExamplesTable.split, pa.string(), "What the row is for: train, validation, test or holdout."),
-        # A prompt tells what a user has seen and liked, which is as good as a name.
-        Column(ExamplesTable.prompt, pa.string(), "What the model reads.", personal=True),
         Column(ExamplesTable.label, pa.int8(), "1 where the user liked the item, else 0."),
-        Column(ExamplesTable.rating, pa.float32(), "The rating behind the label, on the dataset's own scale within 0 to 10."),
+        Column(ExamplesTable.rating, pa.float32(), "The rating behind the label, on the dataset's own scale.", nullable=True),
+        # A history tells what a user has seen and liked, which is as good as a name.
+        Column(ExamplesTable.history, pa.list_(pa.int32()), "Places of the items met before, oldest first.", personal=True),
+        Column(ExamplesTable.history_ratings, pa.list_(pa.float32()), "Their ratings, missing where there are none.", personal=True),
     ),
     rules=(
         unique(ExamplesTable.example_id),
-        sorted_by(ExamplesTable.example_id),
         between(ExamplesTable.timestamp_s, 0, LAST_TIMESTAMP_S),
         sorted_by(ExamplesTable.timestamp_s),
         one_of(ExamplesTable.split, "train", "validation", "test", "holdout"),
-        matches(ExamplesTable.prompt, r"\S"),
         one_of(ExamplesTable.label, 0, 1),
         finite(ExamplesTable.rating),
-        between(ExamplesTable.rating, 0, 10),
     ),
 )

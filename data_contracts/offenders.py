@@ -44,18 +44,26 @@ def offending_rows(rule: Rule, table: pa.Table) -> pa.Int64Array:
     raise AssertionError(f"no way to find the offenders of a `{rule.kind}` rule")
 
 
-def describe(contract: Contract, rule: Rule, table: pa.Table, rows: pa.Int64Array) -> tuple[str, ...]:
-    """Describe the first three of `rows`, such as "row 17: rating 11.0"; values of personal columns are withheld."""
-    return tuple(_describe_row(contract, rule, table, row) for row in rows[:NUM_EXAMPLES].to_pylist())
+def describe(contract: Contract, rule: Rule, table: pa.Table, rows: pa.Int64Array, first_row: int = 0) -> tuple[str, ...]:
+    """Describe the first three of `rows`, such as "row 17: rating 11.0"; values of personal columns are withheld.
+
+    Args:
+        contract: Says which columns are personal.
+        rule: What the rows break.
+        table: Holds them.
+        rows: Their positions in `table`.
+        first_row: Number of the table's first row, where it is a part of a larger one.
+    """
+    return tuple(_describe_row(contract, rule, table, row, first_row) for row in rows[:NUM_EXAMPLES].to_pylist())
 
 
-def _describe_row(contract: Contract, rule: Rule, table: pa.Table, row: int) -> str:
+def _describe_row(contract: Contract, rule: Rule, table: pa.Table, row: int, first_row: int) -> str:
     def shown(position: int) -> str:
         return ", ".join(
             f"{name} {WITHHELD if contract.column(name).personal else _shown(table.column(name)[position])}" for name in rule.columns
         )
 
-    return f"row {row}: {shown(row)}" + (f" after {shown(row - 1)}" if rule.kind == "sorted" else "")
+    return f"row {first_row + row}: {shown(row)}" + (f" after {shown(row - 1)}" if rule.kind == "sorted" else "")
 
 
 def _shown(value: pa.Scalar) -> str:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from data_contracts.contract import Column, Contract, one_of, sorted_by, unique
+from data_contracts.contract import Column, Contract, one_of, unique
 
 
 class TokensTable(Contract):
@@ -19,7 +19,7 @@ class TokensTable(Contract):
 TOKENS = TokensTable(
     name="tokens",
     columns=(
-        Column(TokensTable.example_id, pa.int64(), "The example; ascending numbers are ascending time."),
+        Column(TokensTable.example_id, pa.int64(), "The example; rows stand in the order of time."),
         Column(TokensTable.split, pa.string(), "What the row is for: train, validation, test or holdout."),
         Column(TokensTable.label, pa.int8(), "1 where the user liked the item, else 0."),
         # Token ids are the prompt in another writing, so they tell as much of a user.
@@ -27,7 +27,6 @@ TOKENS = TokensTable(
     ),
     rules=(
         unique(TokensTable.example_id),
-        sorted_by(TokensTable.example_id),
         one_of(TokensTable.split, "train", "validation", "test", "holdout"),
         one_of(TokensTable.label, 0, 1),
     ),

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from e2urec_core.data.batches import Batch, Prompts, tokenise
-from e2urec_core.data.tokens import TOKENIZER, load_tokenizer
+from e2urec_core.data.places import TOKENIZER
+from e2urec_core.data.tokens import load_tokenizer
 from e2urec_core.ops.answers import yes_probability
 from e2urec_core.reader import AnswerReader
 from e2urec_core.seeding import seeded

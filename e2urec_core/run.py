@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from e2urec_core.errors import BadSetting, UserError
+from e2urec_core.errors import BadSetting, StorageFailed, UserError
 from e2urec_core.stage_file import StageFile
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
 
     Raises:
         BadSetting: The file is not a stage file.
-        UserError: What the stage raises.
+        StorageFailed: The stage could not read or write a file, as on a full disk.
+        UserError: What else the stage raises.
     """
     try:
         stage = StageFile.model_validate_json(file.read_bytes())
@@ -106,7 +107,13 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
     if checkpoints and alone:
         checkpoints /= _fingerprint(stage, root)
     bench = open_bench(stage.seat, watch, checkpoints)
-    rows: int = function(**given, bench=bench, place=root / stage.place)
+    try:
+        rows: int = function(**given, bench=bench, place=root / stage.place)
+    except OSError as error:
+        raise StorageFailed(
+            f"{stage.stage.replace('_', '-')} could not read or write a file: {error.strerror or error}",
+            hint="check the disk, then run the command again",
+        ) from error
     bench.workers.wait()
     if checkpoints and alone and bench.workers.is_main:
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -6,12 +6,13 @@ leaves a `facts.json` beside its files: what it did, in numbers that do not depe
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2urec_core.data.tokens import EXAMPLES, MARKS
+from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, USERS
 
 if TYPE_CHECKING:
     import numpy
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from e2urec_core.backbones.base import Backbone
     from e2urec_core.checkpoints import KeptTables
     from e2urec_core.data.batches import Prompts
+    from e2urec_core.data.examples import HistoryRule
     from e2urec_core.data.forget import ForgetRule
+    from e2urec_core.data.ingest import IngestRule
     from e2urec_core.data.prompts import PromptRule
     from e2urec_core.data.split import SplitRule
     from e2urec_core.datasets.base import Dataset
@@ -31,33 +34,21 @@ if TYPE_CHECKING:
     from e2urec_core.settings import Augment, CacheRule, Training
     from e2urec_core.training_state import Fitted
 
-FACTS = "facts.json"
-INTERACTIONS, ITEMS, USERS = "interactions.parquet", "items.parquet", "users.parquet"
 ADAPTER = "adapter"
 
 
-def ingest(dataset: Dataset, place: Path) -> int:
-    """Read the dataset and store its three tables in one fixed order."""
-    from e2urec_core.datasets.base import ordered
+def ingest(dataset: Dataset, rule: IngestRule, earlier: Path | None, place: Path) -> int:
+    """Read the dataset and store its interactions, items and users, and what was put aside."""
+    from e2urec_core.data.ingest import ingest as read
 
-    tables = ordered(dataset.read())
-    for name, table in ((INTERACTIONS, tables.interactions), (ITEMS, tables.items), (USERS, tables.users)):
-        _write(table, place / name)
-    return tables.interactions.height
+    return read(dataset, rule, place, earlier)
 
 
-def split(interactions: Path, prompt: PromptRule, rule: SplitRule, seed: int, place: Path) -> int:
-    """Render the prompts and cut them by time."""
-    import polars as pl
+def split(interactions: Path, history: HistoryRule, rule: SplitRule, seed: int, place: Path) -> int:
+    """Find every interaction's history, and cut the examples by time."""
+    from e2urec_core.data.examples import write_examples
 
-    from e2urec_core.data.prompts import build_prompts
-    from e2urec_core.data.split import split_by_time
-    from e2urec_core.datasets.base import Tables
-
-    tables = Tables(*(pl.read_parquet(interactions / name) for name in (INTERACTIONS, ITEMS, USERS)))
-    rows = split_by_time(build_prompts(tables, prompt), tables.users.select("user_id", "cohort"), rule, seed)
-    _write(rows.select("example_id", "user_id", "item_id", "timestamp_s", "rating", "split", "prompt", "label"), place / EXAMPLES)
-    return rows.height
+    return write_examples(interactions, history, rule, seed, place)
 
 
 def forget(interactions: Path, examples: Path, rule: ForgetRule, seed: int, place: Path) -> int:
@@ -77,11 +68,13 @@ def forget(interactions: Path, examples: Path, rule: ForgetRule, seed: int, plac
     return counts["forgotten"]
 
 
-def tokenise(examples: Path, backbone: Backbone, place: Path) -> int:
-    """Turn every prompt into token ids of the backbone's tokenizer, which is stored beside them."""
+def tokenise(examples: Path, interactions: Path, prompt: PromptRule, backbone: Backbone, place: Path) -> int:
+    """Write every example as a prompt, and that as token ids of the backbone's tokenizer, which is stored beside them."""
     from e2urec_core.data.tokens import training_texts, write_tokens
 
-    return write_tokens(examples, backbone.tokenizer(training_texts(examples)), place)
+    told = write_tokens(examples, interactions, prompt, backbone.tokenizer(training_texts(examples, interactions, prompt)), place)
+    _note(place, **dataclasses.asdict(told))
+    return told.rows
 
 
 def train_original(tokens: Path, backbone: Backbone, training: Training, bench: Bench, place: Path) -> int:

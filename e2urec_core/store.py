@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,7 +85,8 @@ class Store:
         Raises:
             StorageFailed: The disk is full or refuses.
         """
-        files = {str(path.relative_to(place)): _described(path) for path in sorted(place.rglob("*")) if path.is_file()}
+        known = [self._linked(parent) for parent in parents]
+        files = {str(path.relative_to(place)): _described(path, known) for path in sorted(place.rglob("*")) if path.is_file()}
         assert files, f"{made_by} wrote nothing"
         manifest = {"kind": kind.kind, "files": files, "parents": sorted(parents)}
         digest = digest_of(manifest)
@@ -109,13 +110,17 @@ class Store:
             sync(target.parent)
         return handle
 
-    def open(self, handle: Artifact) -> Path:
+    def open(self, handle: Artifact, *, apart_from: str = "") -> Path:
         """The folder of `handle`, every file hashed again.
+
+        Args:
+            handle: The artifact.
+            apart_from: A folder inside whose files are only to be linked, not read: their size alone is looked at.
 
         Raises:
             DamagedArtifact: A file is missing or not what was published.
         """
-        damage = self.damage(handle)
+        damage = self.damage(handle, apart_from=apart_from)
         if damage is not None:
             raise DamagedArtifact(
                 f"{handle.kind} {handle.short} is damaged: {damage}",
@@ -123,8 +128,8 @@ class Store:
             )
         return self._folder(handle)
 
-    def damage(self, handle: Artifact) -> str | None:
-        """What is wrong with the stored files of `handle`, or None when every byte is as published."""
+    def damage(self, handle: Artifact, *, apart_from: str = "") -> str | None:
+        """What is wrong with the stored files of `handle`, or None when every byte is as published; see `open`."""
         folder = self._folder(handle)
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -134,7 +139,8 @@ class Store:
                 path = folder / name
                 if not path.is_file():
                     return f"`{name}` is missing"
-                if path.stat().st_size != described["bytes"] or file_digest(path) != described["sha256"]:
+                read = not apart_from or not name.startswith(f"{apart_from}/")
+                if path.stat().st_size != described["bytes"] or (read and file_digest(path) != described["sha256"]):
                     return f"the bytes of `{name}` have changed"
         except (FileNotFoundError, NotADirectoryError):
             return "its folder is missing"
@@ -146,12 +152,15 @@ class Store:
 
     def made_from(self, kind: type[A], parent: Artifact) -> list[A]:
         """Handles of the artifacts of `kind` that were made from `parent`, newest first; not verified."""
+        return [handle for handle in self.all(kind) if parent.digest in handle.parents]
+
+    def all(self, kind: type[A]) -> list[A]:
+        """Handles of all artifacts of `kind`, newest first; not verified, and without their number of rows."""
         found = []
         for path in (self.root / "objects" / kind.kind).glob(f"*/{MANIFEST}"):
             try:
                 manifest = json.loads(path.read_bytes())
-                if parent.digest in manifest["parents"]:
-                    found.append((path.stat().st_mtime, kind(digest=path.parent.name, parents=tuple(manifest["parents"]))))
+                found.append((path.stat().st_mtime, kind(digest=path.parent.name, parents=tuple(manifest["parents"]))))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return [handle for _, handle in sorted(found, key=lambda each: each[0], reverse=True)]
@@ -178,6 +187,19 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def _linked(self, parent: str) -> dict[tuple[int, int], Mapping[str, Any]]:
+        """What the manifest of an artifact says of its files, by device and number of the file."""
+        for manifest in (self.root / "objects").glob(f"*/{parent}/{MANIFEST}"):
+            try:
+                told = json.loads(manifest.read_bytes())
+                if digest_of(told) == parent:
+                    places = {name: (manifest.parent / name).stat() for name in told["files"]}
+                    return {(place.st_dev, place.st_ino): told["files"][name] for name, place in places.items()}
+            except (OSError, ValueError, KeyError, TypeError):
+                # A parent that was damaged or removed meanwhile vouches for nothing: the files are read.
+                continue
+        return {}
+
     def _folder(self, handle: Artifact) -> Path:
         return self.root / "objects" / handle.kind / handle.digest
 
@@ -199,8 +221,13 @@ def write_whole(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _described(path: Path) -> Mapping[str, Any]:
-    return {"sha256": file_digest(path), "bytes": path.stat().st_size}
+def _described(path: Path, linked: Sequence[Mapping[tuple[int, int], Mapping[str, Any]]]) -> Mapping[str, Any]:
+    """Digest and size of a file; those of a file that a parent holds too are taken from there, without reading it."""
+    told = path.stat()
+    for files in linked:
+        if (told.st_dev, told.st_ino) in files:
+            return files[told.st_dev, told.st_ino]
+    return {"sha256": file_digest(path), "bytes": told.st_size}
 
 
 def sync(path: Path) -> None:

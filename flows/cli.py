@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from e2urec_core.errors import BadSetting, UserError
+from flows.data_commands import app as data_commands
+from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 
-SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
 
@@ -31,12 +31,9 @@ app = typer.Typer(
     help="Makes an LLM recommender forget chosen users, and measures it.",
 )
 
-Workspace = Annotated[Path | None, typer.Option("--workspace", help="Folder of all results; default: $E2UREC_WORKSPACE or ./workspace.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
-Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
+app.add_typer(data_commands, name="data")
 
-FLAGS: dict[str, str] = {}
+Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
 
 @app.command(add_help_option=False)
@@ -136,7 +133,7 @@ def main() -> None:
     FLAGS.clear()
     debug = "--debug" in sys.argv
     try:
-        arguments = _take_settings(sys.argv[1:])
+        arguments = take_settings(sys.argv[1:])
         app(arguments, standalone_mode=False)
     except UserError as error:
         if debug:
@@ -154,22 +151,6 @@ def main() -> None:
             )
             sys.exit(EXIT_USER_ERROR)
         raise
-
-
-def _take_settings(arguments: list[str]) -> list[str]:
-    """Take `--section.field VALUE` out of the arguments, into `FLAGS`."""
-    left: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        match = SETTING.match(argument)
-        if match is None:
-            left.append(argument)
-            continue
-        value = match[2] if match[2] is not None else next(waiting, None)
-        if value is None:
-            raise BadSetting(f"`{argument}` has no value", hint=f"write `{argument} VALUE`")
-        FLAGS[match[1]] = value
-    return left
 
 
 def _add_scalars(*values: str | None) -> None:
@@ -261,12 +242,7 @@ def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:
     members = {name: load(base.package, chosen[name]) for name, base in FAMILIES.items()}
     preset_sections(preset, **{name: member.model_fields["kind"].default for name, member in members.items()})
     run: Run = build_run(chosen, preset, {})
-    section = None
-    for knob, takes, value, sentence in knobs(members, run.canonical()):
-        if (head := knob.split(".")[0]) != section:
-            section = head
-            print()
-        print(f"{knob} {value}\n    {sentence} [{takes}]")
+    show_knobs(knobs(members, run.canonical()))
 
 
 def _print(value: Any) -> None:

@@ -11,14 +11,17 @@ from pydantic.fields import FieldInfo
 from flows.runs import Run, flag
 
 
-def knobs(members: Mapping[str, type[BaseModel]], values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def knobs(
+    members: Mapping[str, type[BaseModel]], values: Mapping[str, Any], whole: type[BaseModel] = Run
+) -> Iterator[tuple[str, str, str, str]]:
     """Flag, what it takes, its value without the flag, and its sentence, for every setting of the chosen words.
 
     Args:
         members: Settings classes of the chosen words, by section.
         values: Settings as they are before any flag.
+        whole: Settings class that holds all sections.
     """
-    yield from _of(Run, [], members, values)
+    yield from _of(whole, [], members, values)
 
 
 def _of(

@@ -15,9 +15,15 @@ from e2urec_core.plugins import word
 Sections = dict[str, Any]
 
 
+def _template(dataset: str) -> Sections:
+    """Books are read and not watched."""
+    return {"template": "book"} if dataset == "goodreads" else {}
+
+
 def demo(dataset: str, backbone: str, method: str) -> Sections:
     """The sample's polluted users, forgotten within three minutes on two cores."""
     return {
+        "prompt": _template(dataset),
         "split": {"holdout_share": 0.1},
         "forget": {"share": 1.0, "cohort": "polluted"} if dataset == "sample" else {},
         "training": {"num_epochs": 8, "batch_size": 32, "learning_rate": 1e-3},
@@ -35,12 +41,16 @@ def demo(dataset: str, backbone: str, method: str) -> Sections:
 
 def default(dataset: str, backbone: str, method: str) -> Sections:
     """All rows, early stopping, no further Retrains; what a data team starts from."""
-    return {"training": {"num_epochs": 10, "batch_size": 64, "learning_rate": 1e-3, "patience": 2}}
+    return {
+        "prompt": _template(dataset),
+        "training": {"num_epochs": 10, "batch_size": 64, "learning_rate": 1e-3, "patience": 2},
+    }
 
 
 def smoke(dataset: str, backbone: str, method: str) -> Sections:
     """The newest 20,000 examples and few passes: the whole story on real rows within minutes."""
     return {
+        "prompt": _template(dataset),
         "split": {"last_examples": 20_000},
         "forget": {"share": 0.2},
         "backbone": {"vocabulary": 4000},
@@ -55,7 +65,9 @@ def smoke(dataset: str, backbone: str, method: str) -> Sections:
 def paper(dataset: str, backbone: str, method: str) -> Sections:
     """The reference's protocol: the newest 100,000 examples, 6:2:2, a fifth of the training users, nobody held out."""
     return {
-        "prompt": {"template": "reference", "history_length": 10, "min_history": 5, "like_above": 3.0},
+        "dataset": {"like_above": 3.0},
+        "history": {"length": 10, "at_least": 5},
+        "prompt": {"template": "reference", **_template(dataset)},
         "split": {"train_share": 0.6, "validation_share": 0.2, "holdout_share": 0.0, "last_examples": 100_000},
         "forget": {"share": 0.2},
         "training": {

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
+from e2urec_core.artifacts import Interactions
+from e2urec_core.data.appending import read_counts
+from e2urec_core.data.places import PARTS
+from e2urec_core.errors import UnknownRun
 from e2urec_core.plugins import word
 from e2urec_core.store import Store
 from flows.runs import Run
@@ -74,3 +79,35 @@ def _inside(room: Room, run: Run) -> Iterator[Room]:
         ROOM.reset(token)
     journal.change(state="stale" if room.stale else "completed")
     room.tracker.finish("FINISHED")
+
+
+def earlier_interactions(room: Room, run: Run) -> Interactions | None:
+    """The stored interactions to which a settled run appends, if any; whether they are still there shows when they are opened."""
+    onto = run.ingest.onto
+    found = (handle for handle in room.store.all(Interactions) if handle.digest == onto)
+    return next(found, Interactions(digest=onto)) if onto else None
+
+
+def settled(run: Run, workspace: str | Path | None) -> Run:
+    """The run with the digest in the place of `latest` or of a digest's first letters, so that it means the same tomorrow.
+
+    Raises:
+        UnknownRun: The workspace holds no such interactions, or several.
+    """
+    onto = run.ingest.onto
+    if not onto:
+        return run
+    store = Store(place_of(workspace) / "store")
+    stored = store.all(Interactions)
+    if onto == "latest":
+        of_the_same = (handle for handle in stored if read_counts(store.open(handle, apart_from=PARTS))["dataset"] == run.dataset.kind)
+        found = list(islice(of_the_same, 1))
+    else:
+        found = [handle for handle in stored if handle.digest.startswith(onto)]
+    if len(found) != 1:
+        raise UnknownRun(
+            f"{len(found):,} of {len(stored):,} stored interactions are `{onto}`",
+            facts={"stored, newest first": ", ".join(handle.short for handle in stored[:8]) or "none"},
+            hint="name one of them with `--ingest.onto`, or leave it out to start anew",
+        )
+    return run.model_copy(update={"ingest": run.ingest.model_copy(update={"onto": found[0].digest})})

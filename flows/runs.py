@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
 from e2urec_core.backbones.base import Backbone
+from e2urec_core.data.examples import HistoryRule
 from e2urec_core.data.forget import ForgetRule
+from e2urec_core.data.ingest import IngestRule
 from e2urec_core.data.prompts import PromptRule
 from e2urec_core.data.split import SplitRule
 from e2urec_core.datasets.base import Dataset
@@ -33,6 +35,7 @@ STAGES = (
     "evaluate",
     "report",
 )
+S = TypeVar("S", bound=Settings)
 FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
 
 
@@ -45,8 +48,12 @@ class Run(Settings):
     """The network."""
     method: SerializeAsAny[Method]
     """How users are forgotten."""
+    ingest: IngestRule = IngestRule()
+    """What the gate lets through."""
+    history: HistoryRule = HistoryRule()
+    """What of a user's past a row shows."""
     prompt: PromptRule = PromptRule()
-    """How a rating becomes a prompt."""
+    """How an example becomes text."""
     split: SplitRule = SplitRule()
     """Where the examples are cut."""
     forget: ForgetRule = ForgetRule()
@@ -79,6 +86,31 @@ class Run(Settings):
         return Seat(**{name: getattr(self, name) for name in ("seed", "device", "threads", "processes", "precision", "engine")})
 
 
+class Reading(Settings):
+    """Everything that decides how a source is read, where nothing else is done with it."""
+
+    dataset: SerializeAsAny[Dataset]
+    """Where the ratings come from."""
+    ingest: IngestRule = IngestRule()
+    """What the gate lets through."""
+
+
+def build_reading(dataset: str, flags: Mapping[str, str]) -> Reading:
+    """The settings that the word of a dataset and flags such as `dataset.path` describe.
+
+    Raises:
+        BadSetting: A word, flag or value that the settings do not admit; rows that would be appended to what is stored.
+    """
+    member = load(Dataset.package, dataset)
+    reading = filled(Reading, {"dataset": {"kind": member.model_fields["kind"].default}}, {"dataset": member}, flags)
+    if reading.ingest.onto:
+        raise BadSetting(
+            "`--ingest.onto` appends to stored interactions, and this command reads the source alone",
+            hint="leave it out here, and give it to `e2urec unlearn`",
+        )
+    return reading
+
+
 def build_run(words: Mapping[str, str], preset: str | None, flags: Mapping[str, str]) -> Run:
     """The settings that three words, a preset and flags such as `method.suppression` describe; flags win.
 
@@ -100,22 +132,27 @@ def change_run(run: Run, flags: Mapping[str, str]) -> Run:
 
 def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> Run:
     """The run that `sections` describe once `flags` are put in."""
+    return filled(Run, sections, members, flags)
+
+
+def filled(owner: type[S], sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> S:
+    """The settings of `owner` that `sections` describe once `flags` are put in."""
     for name, value in flags.items():
         path = name.replace("-", "_").split(".")
-        _refuse_unknown(path, members, name)
+        _refuse_unknown(path, members, name, owner)
         place = sections
         for step in path[:-1]:
             place = place.setdefault(step, {})
-        place[path[-1]] = None if value == "none" and _may_be_absent(path, members) else value
+        place[path[-1]] = None if value == "none" and _may_be_absent(path, members, owner) else value
     try:
-        return Run.model_validate(sections)
+        return owner.model_validate(sections)
     except ValidationError as error:
-        raise bad_value(error, members) from None
+        raise bad_value(error, members, owner) from None
 
 
-def fields_of(path: list[str], members: Mapping[str, type[BaseModel]]) -> type[BaseModel] | None:
-    """The settings class at a dotted path, `Run` at the empty one; None where the path ends in a value."""
-    place: type[BaseModel] = Run
+def fields_of(path: list[str], members: Mapping[str, type[BaseModel]], whole: type[BaseModel] = Run) -> type[BaseModel] | None:
+    """The settings class at a dotted path, `whole` at the empty one; None where the path ends in a value."""
+    place = whole
     for depth, step in enumerate(path):
         field = place.model_fields.get(step)
         if field is None:
@@ -132,12 +169,12 @@ def flag(path: tuple[int | str, ...] | list[str]) -> str:
     return "--" + ".".join(str(step).replace("_", "-") for step in path)
 
 
-def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]]) -> BadSetting:
+def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]], whole: type[BaseModel] = Run) -> BadSetting:
     """The first thing wrong with the settings, in one sentence."""
     first = error.errors(include_url=False)[0]
     # A plugin's own validation starts a path of its own below the section, without naming the family's class.
     path = [str(step) for step in first["loc"]]
-    owner = fields_of(path[:-1], members)
+    owner = fields_of(path[:-1], members, whole)
     sentence = owner.model_fields[path[-1]].description if owner and path[-1] in owner.model_fields else None
     said = str(first["msg"]).removeprefix("Value error, ")
     said = said[:1].lower() + said[1:]
@@ -147,14 +184,14 @@ def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]]) ->
     return BadSetting(f"{shown} is refused: {said}{more}", hint=sentence or f"see the settings of `{flag(path[:1])}` with `--help`")
 
 
-def _may_be_absent(path: list[str], members: Mapping[str, type[BaseModel]]) -> bool:
-    owner = fields_of(path[:-1], members)
+def _may_be_absent(path: list[str], members: Mapping[str, type[BaseModel]], whole: type[BaseModel]) -> bool:
+    owner = fields_of(path[:-1], members, whole)
     return owner is not None and type(None) in get_args(owner.model_fields[path[-1]].annotation)
 
 
-def _refuse_unknown(path: list[str], members: Mapping[str, type[BaseModel]], name: str) -> None:
+def _refuse_unknown(path: list[str], members: Mapping[str, type[BaseModel]], name: str, whole: type[BaseModel]) -> None:
     for depth in range(len(path)):
-        owner = fields_of(path[:depth], members)
+        owner = fields_of(path[:depth], members, whole)
         if owner is None or (path[depth] in owner.model_fields and path[depth] != "kind"):
             continue
         known = [field for field in owner.model_fields if field != "kind"]
@@ -164,9 +201,9 @@ def _refuse_unknown(path: list[str], members: Mapping[str, type[BaseModel]], nam
         raise BadSetting(
             f"there is no setting `--{name}`", hint=f"{offer}settings{below}: {', '.join(field.replace('_', '-') for field in known)}"
         )
-    if fields_of(path, members) is not None:
+    if fields_of(path, members, whole) is not None:
         raise BadSetting(f"`--{name}` is a group of settings, not one", hint=f"name one of them, such as `{flag([*path, 'FIELD'])}`")
-    owner = fields_of(path[:-1], members)
+    owner = fields_of(path[:-1], members, whole)
     if owner is None:
         raise BadSetting(f"there is no setting `--{name}`", hint=f"`{flag(path[:-1])}` is a single value")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from e2urec_core.artifacts import Augmented, Report, TeacherLogits, Unlearned
-from flows.rooms import open_room
+from flows.rooms import earlier_interactions, open_room, settled
 from flows.runs import Run
 from tasks._room import ROOM
 from tasks.cache_logits import cache_original_logits, cache_teacher_logits
@@ -22,6 +22,7 @@ from tasks.unlearn import unlearn_users
 @flow(name="unlearn", flow_run_name="unlearn {run.dataset.kind} {run.method.kind}", persist_result=False, validate_parameters=True)
 def unlearn(run: Run, workspace: str = "workspace") -> str:
     """Forget users and measure it: ingest, split, forget, tokenise, train, cache, unlearn, evaluate, report. Returns the run's name."""
+    run = settled(run, workspace)
     with open_room(run, workspace) as room:
         report, unlearned = tell(run)
         hand_out(room, report, unlearned)
@@ -31,10 +32,10 @@ def unlearn(run: Run, workspace: str = "workspace") -> str:
 def tell(run: Run) -> tuple[Report, Unlearned]:
     """The stages in their order; each is taken from the store where it was run before."""
     room, seat = ROOM.get(), run.seat()
-    rows = ingest(run.dataset)
-    examples = split_by_time(rows, run.prompt, run.split, run.seed)
+    rows = ingest(run.dataset, run.ingest, earlier_interactions(room, run))
+    examples = split_by_time(rows, run.history, run.split, run.seed)
     request = choose_forgotten(rows, examples, run.forget, run.seed)
-    tokens = tokenise(examples, run.backbone)
+    tokens = tokenise(rows, examples, run.prompt, run.backbone)
     original = train_original(tokens, run.backbone, run.training, seat)
 
     augmented = remembering = teachers = None

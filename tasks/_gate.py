@@ -1,8 +1,12 @@
-"""Holds what a stage has written against its data contract, before anyone else can read it."""
+"""Holds what a stage has written against its data contract, before anyone else can read it.
+
+Tables are read in batches, so that the largest one needs no more memory than a small one. What a contract cannot say of one table,
+because it holds between several, is said of numbers that are measured on both: `relations`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,51 +15,68 @@ from e2urec_core.errors import ContractBroken
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from data_contracts.contract import Contract, Violation
 
-# Tables of wide rows are checked this many bytes at a time.
-WIDE = (OriginalLogits, TeacherLogits)
 BYTES_AT_A_TIME = 64 * 2**20
 
 
-def check(kind: type[Artifact], place: Path) -> None:
-    """Check every table that an artifact of this kind promises.
+def check(kind: type[Artifact], place: Path, parents: Mapping[type[Artifact], Path]) -> None:
+    """Check every table that an artifact of this kind promises, and how it relates to what it was made from.
+
+    Args:
+        kind: Of the artifact.
+        place: Its folder.
+        parents: Folders of the artifacts it was made from, by kind.
 
     Raises:
         ContractBroken: A table breaks its contract; names the rule, counts the rows, shows three without users.
     """
-    for name, contract, table in _tables(kind, place):
-        from data_contracts.expectations import violations
-
-        broken = violations(contract, table)
-        if broken:
-            raise _refusal(name, contract, table, broken)
-
-
-def _tables(kind: type[Artifact], place: Path) -> Iterator[tuple[str, Contract, pa.Table]]:
     import pyarrow.parquet as pq
 
+    from data_contracts.expectations import Judged, judge
+    from e2urec_core.data.relations import relations
+
+    tables = {}
     for name, contract in _contracts(kind, place):
-        if kind not in WIDE:
-            yield name, contract, pq.read_table(place / name)
-            continue
         file = pq.ParquetFile(place / name)
-        sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
-        start = 0
-        while start < len(sizes):
-            stop = start + 1
-            while stop < len(sizes) and sum(sizes[start : stop + 1]) <= BYTES_AT_A_TIME:
-                stop += 1
-            yield name, contract, file.read_row_groups(list(range(start, stop)))
-            start = stop
+        filled = _filled(file)
+        tables[name] = Judged(contract, file.schema_arrow, _batches(file, contract, filled), file.metadata.num_rows, filled)
+    for contract, table in relations(kind, place, parents):
+        tables[f"{kind.kind} and what it was made from"] = Judged(contract, table.schema, [table], table.num_rows)
+    for name, broken in judge(tables).items():
+        if broken:
+            raise _refusal(name, tables[name].contract, tables[name].num_rows, broken)
+
+
+def _filled(file: pq.ParquetFile) -> frozenset[str]:
+    """Columns that the file's own format cannot leave without a value."""
+    return frozenset(field.name for field in file.schema_arrow if not field.nullable)
+
+
+def _batches(file: pq.ParquetFile, contract: Contract, filled: frozenset[str]) -> Iterator[pa.Table]:
+    """The columns of which the contract asks something that is still open, some row groups at a time."""
+    asked = {name for rule in contract.all_rules() for name in rule.columns if rule.kind != "not_null" or name not in filled}
+    columns = [name for name in contract.column_names if name in asked and name in file.schema_arrow.names]
+    sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
+    start = 0
+    while start < len(sizes):
+        stop = start + 1
+        while stop < len(sizes) and sum(sizes[start : stop + 1]) <= BYTES_AT_A_TIME:
+            stop += 1
+        yield file.read_row_groups(list(range(start, stop)), columns=columns)
+        start = stop
 
 
 def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
     if kind is Interactions:
         from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
+        from data_contracts.quarantine import QUARANTINE
+        from e2urec_core.data.places import part_files
 
-        return [("interactions.parquet", INTERACTIONS), ("items.parquet", ITEMS), ("users.parquet", USERS)]
+        parts = [(str(part.relative_to(place)), INTERACTIONS) for part in part_files(place) if part.stat().st_nlink == 1]
+        return [*parts, ("items.parquet", ITEMS), ("users.parquet", USERS), ("quarantine.parquet", QUARANTINE)]
     if kind is Examples:
         from data_contracts.examples import EXAMPLES
 
@@ -68,7 +89,7 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
         from data_contracts.tokens import TOKENS
 
         return [("tokens.parquet", TOKENS)]
-    if kind in WIDE:
+    if kind in (OriginalLogits, TeacherLogits):
         import pyarrow.parquet as pq
 
         from data_contracts.teacher_logits import Part, teacher_logits
@@ -81,9 +102,9 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
     return []
 
 
-def _refusal(name: str, contract: Contract, table: pa.Table, broken: list[Violation]) -> ContractBroken:
+def _refusal(name: str, contract: Contract, num_rows: int, broken: list[Violation]) -> ContractBroken:
     first = broken[0]
-    rows = f"{first.num_rows:,} of {table.num_rows:,} rows break" if first.num_rows else "the table breaks"
+    rows = f"{first.num_rows:,} of {num_rows:,} rows break" if first.num_rows else "the table breaks"
     facts = {f"example {number}": example for number, example in enumerate(first.examples, 1)}
     others = {"also broken": "; ".join(f"{other.rule} ({other.num_rows:,} rows)" for other in broken[1:])} if len(broken) > 1 else {}
     return ContractBroken(

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,8 @@ RETRIES, FIRST_DELAY_S = 2, 2
 PACKAGES = ("torch", "accelerate", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
 # What only draws and words the report does not change what other stages give.
 REPORT_STAGES = ("evaluate", "report")
+# What only shows a source to people: no stage uses it.
+PAGES_OF_DATA = "data_page"
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Work:
         watch: Told how far the stage has come.
         metrics: Takes the stage's numbers.
         checkpoints: Folder of what an unfinished stage keeps: the same when it is started again after a kill.
+        opened: Folders that were opened, by kind; of several of one kind the last.
     """
 
     room: Room
@@ -59,10 +62,12 @@ class Work:
     watch: Callable[[int, int, str, Mapping[str, float]], None]
     metrics: StageMetrics
     checkpoints: Path
+    opened: dict[type[Artifact], Path] = field(default_factory=dict)
 
-    def open(self, handle: Artifact) -> Path:
-        """The folder of an earlier artifact, every byte verified."""
-        return self.room.store.open(handle)
+    def open(self, handle: Artifact, *, apart_from: str = "") -> Path:
+        """The folder of an earlier artifact, every byte verified; see `Store.open`."""
+        self.opened[type(handle)] = self.room.store.open(handle, apart_from=apart_from)
+        return self.opened[type(handle)]
 
     def perform(self, seat: Seat, name: str, **arguments: Any) -> int:
         """Run the core's stage function `name` on opened folders and rules, here or in processes of its own; returns its rows.
@@ -185,7 +190,7 @@ def _code_digest(with_report: bool) -> str:
         digests += [
             [str(path.relative_to(root)), file_digest(path)]
             for path in files
-            if with_report or "report" not in path.relative_to(root).parts
+            if PAGES_OF_DATA not in path.relative_to(root).parts and (with_report or "report" not in path.relative_to(root).parts)
         ]
     return digest_of(digests)
 
@@ -207,8 +212,9 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
             with progress(title) as watch:
-                rows = body(Work(room, place, watch, metrics, checkpoints), **given)
-            _gate.check(writes, place)
+                work = Work(room, place, watch, metrics, checkpoints)
+                rows = body(work, **given)
+            _gate.check(writes, place, work.opened)
             parents = tuple(sorted({handle.digest for value in given.values() for handle in _handles(value)}))
             handle = room.store.publish(writes, place, parents=parents, rows=rows, made_by=title)
             seconds = time.perf_counter() - started

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.logit_cache import TeacherCache
-    from e2urec_core.datasets.base import Tables
     from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Problem
     from e2urec_core.recommender import Recommender
@@ -42,25 +41,41 @@ SMALL_BACKBONE = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_he
 
 
 @pytest.fixture(scope="session")
-def tiny_tables() -> Tables:
-    """Forty generated users with about twelve ratings each."""
-    from e2urec_core.datasets.base import ordered
+def tiny_interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the stored interactions of forty generated users with about twelve ratings each."""
+    from e2urec_core.data.ingest import IngestRule, ingest
     from e2urec_core.datasets.sample import Sample
 
-    return ordered(Sample(num_users=40, ratings_per_user=12).read())
+    folder = tmp_path_factory.mktemp("interactions")
+    ingest(Sample(num_users=40, ratings_per_user=12), IngestRule(), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_examples(tiny_tables: Tables) -> polars.DataFrame:
-    """Their examples with `split` and `part`; every fifth training user is forgotten."""
-    from e2urec_core.data.forget import ForgetRule, choose_forgotten, mark_parts
-    from e2urec_core.data.prompts import PromptRule, build_prompts
-    from e2urec_core.data.split import SplitRule, split_by_time
+def tiny_folders(tiny_interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders as stages leave them: the examples', and the request's with every example's part; every fifth user is forgotten."""
+    from e2urec_core import stages
+    from e2urec_core.data.examples import HistoryRule
+    from e2urec_core.data.forget import ForgetRule
+    from e2urec_core.data.split import SplitRule
 
-    cohorts = tiny_tables.users.select("user_id", "cohort")
-    rows = split_by_time(build_prompts(tiny_tables, PromptRule(history_length=4, min_history=3)), cohorts, SplitRule(), 0)
-    gone = choose_forgotten(rows, cohorts, ForgetRule(share=0.2), 0)
-    return rows.join(mark_parts(rows, cohorts, gone), on="example_id", how="left", maintain_order="left")
+    examples, request = (tmp_path_factory.mktemp(name) for name in ("examples", "request"))
+    stages.split(tiny_interactions, HistoryRule(length=4, at_least=3), SplitRule(), 0, examples)
+    stages.forget(tiny_interactions, examples, ForgetRule(share=0.2), 0, request)
+    return examples, request
+
+
+@pytest.fixture(scope="session")
+def tiny_examples(tiny_interactions: Path, tiny_folders: tuple[Path, Path]) -> polars.DataFrame:
+    """Their examples with `prompt` and `part`."""
+    import polars as pl
+
+    from e2urec_core.data.prompts import PromptRule, rendered
+
+    examples, request = tiny_folders
+    prompts = [text for _, told in rendered(examples, tiny_interactions, PromptRule()) for text in told.to_pylist()]
+    rows = pl.read_parquet(examples / "examples.parquet").with_columns(prompt=pl.Series(prompts))
+    return rows.join(pl.read_parquet(request / "parts.parquet"), on="example_id", how="left", maintain_order="left")
 
 
 @pytest.fixture(scope="session")
@@ -89,16 +104,6 @@ def rows_of(tiny_examples: polars.DataFrame) -> Callable[[Recommender, str], Pro
         return recommender.prompts(chosen["example_id"].to_numpy(), chosen["label"].to_numpy(), chosen["prompt"].to_list())
 
     return rows
-
-
-@pytest.fixture(scope="session")
-def tiny_folders(tiny_examples: polars.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two folders as stages leave them: the examples', and the request's with every example's part."""
-    examples, request = (tmp_path_factory.mktemp(name) for name in ("examples", "request"))
-    columns = ("example_id", "user_id", "item_id", "timestamp_s", "rating", "split", "prompt", "label")
-    tiny_examples.select(columns).write_parquet(examples / "examples.parquet", row_group_size=100)
-    tiny_examples.select("example_id", "part").write_parquet(request / "parts.parquet")
-    return examples, request
 
 
 @pytest.fixture(scope="session")

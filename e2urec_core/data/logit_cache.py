@@ -43,6 +43,7 @@ class TeacherCache:
         self._files = {part: pq.ParquetFile(folder / FILES[part], page_checksum_verification=True) for part, folder in folders.items()}
         for part, file in self._files.items():
             self._refuse_another(part, facts_of(file.schema_arrow), stamps[part])
+        self._by_id = {part: numpy.argsort(rows[part].example_ids) for part in folders}
         # A group of the original's outputs also holds rows that this request forgets; they are passed over.
         self._found = {part: [self._find(part, group) for group in range(file.num_row_groups)] for part, file in self._files.items()}
         wanted: dict[Part, int] = {
@@ -117,8 +118,8 @@ class TeacherCache:
     def _find(self, part: Part, group: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Positions of a group's rows among the request's rows of `part`, and their places in the group."""
         ids = self._files[part].read_row_group(group, columns=["example_id"])["example_id"].to_numpy()
-        known = self._rows[part].example_ids
-        at = numpy.minimum(numpy.searchsorted(known, ids), len(known) - 1)
+        known, order = self._rows[part].example_ids, self._by_id[part]
+        at = order[numpy.minimum(numpy.searchsorted(known, ids, sorter=order), len(known) - 1)]
         places = numpy.flatnonzero(known[at] == ids)
         return at[places], places
 

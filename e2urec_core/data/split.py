@@ -1,14 +1,17 @@
 """Cuts the examples by one moment in time for everybody, and keeps some users out of training altogether.
 
-The past trains, the nearer future selects, the later future tests. Ratings of one second stay on one side, so that no training row
-is as new as a validation row. Users held out are the known non-members that a membership attack needs: they lived through the same
-window as those who are forgotten, but no model has seen them.
+The past trains, the nearer future selects, the later future tests. Rows of one second stay on one side, so that no training row is as
+new as a validation row. Users held out are the known non-members that a membership attack needs: they lived through the same window
+as those who are forgotten, but no model has seen them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from e2urec_core.errors import BadInput, SplitLeak
@@ -16,7 +19,10 @@ from e2urec_core.seeding import numpy_generator
 from e2urec_core.settings import Settings
 
 if TYPE_CHECKING:
-    import polars
+    from numpy import ndarray
+
+SPLITS = ("train", "validation", "test", "holdout")
+TRAIN, VALIDATION, TEST, HOLDOUT = range(4)
 
 
 class SplitRule(Settings):
@@ -38,98 +44,83 @@ class SplitRule(Settings):
         return self
 
 
-def split_by_time(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: SplitRule, seed: int) -> polars.DataFrame:
-    """Add the column `split`: train, validation, test or holdout.
+def split_by_time(times: ndarray, users: ndarray, user_ids: pa.Array, cohorts: pa.Array, rule: SplitRule, seed: int) -> ndarray:
+    """What each example is for.
 
     Args:
-        examples: As `build_prompts` returns them, in time order.
-        cohorts: user_id, cohort; holdout users are drawn from every cohort alike.
+        times: Seconds, ascending, int64, (row,).
+        users: Places in `user_ids`, (row,).
+        user_ids: Names of the users, sorted, (user,).
+        cohorts: Group or missing of each user, (user,); holdout users are drawn from every cohort alike.
         rule: The shares.
         seed: The run's seed.
 
     Returns:
-        The examples with `split`, renumbered from 0 in time order.
+        Places in `SPLITS`, int8, (row,).
 
     Raises:
         BadInput: A part of the split is empty.
     """
-    import polars as pl
-
-    rows = examples.tail(rule.last_examples) if rule.last_examples else examples
-    time = rows["timestamp_s"]
-    first_validation = _first_of_its_second(time, round(rows.height * rule.train_share))
-    first_test = _first_of_its_second(time, round(rows.height * (rule.train_share + rule.validation_share)))
-    index = pl.int_range(pl.len())
-    part = (
-        pl.when(index < first_validation)
-        .then(pl.lit("train"))
-        .when(index < first_test)
-        .then(pl.lit("validation"))
-        .otherwise(pl.lit("test"))
-    )
-    rows = rows.with_columns(part.alias("split"), index.cast(pl.Int64).alias("example_id"))
-    held = _holdout_users(rows.filter(pl.col("split") == "train"), cohorts, rule.holdout_share, seed)
-    rows = rows.with_columns(
-        pl.when(pl.col("user_id").is_in(held.implode()) & (pl.col("split") != "test"))
-        .then(pl.lit("holdout"))
-        .otherwise("split")
-        .alias("split")
-    )
-    counts = dict(rows["split"].value_counts().iter_rows())
-    if len(held) and not counts.get("train"):
+    first_validation = _first_of_its_second(times, round(len(times) * rule.train_share))
+    first_test = _first_of_its_second(times, round(len(times) * (rule.train_share + rule.validation_share)))
+    parts = numpy.full(len(times), TEST, numpy.int8)
+    parts[:first_test], parts[:first_validation] = VALIDATION, TRAIN
+    held = _holdout_users(numpy.unique(users[:first_validation]), user_ids, cohorts, rule.holdout_share, seed)
+    is_held = numpy.zeros(len(user_ids), bool)
+    is_held[held] = True
+    parts[:first_test][is_held[users[:first_test]]] = HOLDOUT
+    counts = numpy.bincount(parts, minlength=len(SPLITS))
+    if len(held) and not counts[TRAIN]:
         raise BadInput(
             f"a holdout share of {rule.holdout_share} takes all {len(held):,} training users",
             hint="lower `--split.holdout-share`, or bring more users",
         )
-    for name in ("train", "validation", "test"):
-        if not counts.get(name):
+    for part in (TRAIN, VALIDATION, TEST):
+        if not counts[part]:
             raise BadInput(
-                f"the {name} part of the split is empty: {rows.height:,} examples lie in {time.n_unique():,} different seconds",
+                f"the {SPLITS[part]} part of the split is empty: {len(times):,} examples lie in {len(numpy.unique(times)):,} different "
+                "seconds",
                 hint="bring rows from more moments in time, or change `--split.train-share` and `--split.validation-share`",
             )
-    refuse_leakage(rows)
-    return rows
+    refuse_leakage(times, parts)
+    return parts
 
 
-def refuse_leakage(rows: polars.DataFrame) -> None:
+def refuse_leakage(times: ndarray, parts: ndarray) -> None:
     """Make sure that what trains is older than what selects, and that older than what tests.
 
     Raises:
         SplitLeak: A row of an earlier part is as new as the oldest row of a later part.
     """
-    import polars as pl
-
-    for earlier, later in (("train", "validation"), ("validation", "test")):
-        oldest = rows.filter(pl.col("split") == later)["timestamp_s"].min()
-        before = rows.filter(pl.col("split") == earlier)["timestamp_s"]
+    for earlier, later in ((TRAIN, VALIDATION), (VALIDATION, TEST)):
+        before, oldest = times[parts == earlier], times[parts == later].min()
         late = int((before >= oldest).sum())
         if late:
             raise SplitLeak(
-                f"{late:,} {earlier} rows are as new as the oldest {later} row or newer",
-                facts={f"newest {earlier} row": _utc(before.max()), f"oldest {later} row": _utc(oldest)},
+                f"{late:,} {SPLITS[earlier]} rows are as new as the oldest {SPLITS[later]} row or newer",
+                facts={f"newest {SPLITS[earlier]} row": _utc(int(before.max())), f"oldest {SPLITS[later]} row": _utc(int(oldest))},
                 hint="the split was taken before sorting; pass an Interactions artifact, which is sorted by `timestamp_s`",
             )
 
 
-def _first_of_its_second(time: polars.Series, index: int) -> int:
+def _first_of_its_second(times: ndarray, index: int) -> int:
     """The cut nearest before `index` that does not part rows of one second."""
-    at = min(index, len(time) - 1)
-    return int(time.search_sorted(time[at], side="left"))
+    at = min(index, len(times) - 1)
+    return int(numpy.searchsorted(times, times[at], side="left"))
 
 
-def _holdout_users(train: polars.DataFrame, cohorts: polars.DataFrame, share: float, seed: int) -> polars.Series:
-    import polars as pl
-
+def _holdout_users(trained: ndarray, user_ids: pa.Array, cohorts: pa.Array, share: float, seed: int) -> ndarray:
+    """Places of the users who are held out, drawn from every cohort alike."""
     random = numpy_generator(seed, "holdout-users")
-    users = train.select("user_id").unique().join(cohorts, on="user_id", how="left").sort("user_id")
-    held: list[str] = []
-    for cohort in sorted(users["cohort"].fill_null("").unique()):
-        names = users.filter(pl.col("cohort").fill_null("") == cohort)["user_id"].to_list()
-        held += random.permutation(names)[: round(share * len(names))].tolist()
-    return pl.Series("user_id", held, dtype=pl.String)
+    groups = numpy.array(pc.fill_null(cohorts, "").to_pylist(), dtype=object)[trained]
+    held: list[ndarray] = []
+    for cohort in sorted(set(groups)):
+        places = trained[groups == cohort]
+        held.append(random.permutation(places)[: round(share * len(places))])
+    return numpy.concatenate(held) if held else numpy.empty(0, numpy.int64)
 
 
-def _utc(timestamp_s: object) -> str:
+def _utc(timestamp_s: int) -> str:
     from datetime import UTC, datetime
 
-    return datetime.fromtimestamp(int(str(timestamp_s)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(timestamp_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -30,8 +30,8 @@ from data_contracts.teacher_logits import Part, teacher_logits
 from e2urec_core.artifacts import file_digest
 from e2urec_core.checkpoints import KeptTables
 from e2urec_core.data.batches import Prompts, under_budget
+from e2urec_core.data.places import TOKENIZER
 from e2urec_core.data.streaming import write_row_groups
-from e2urec_core.data.tokens import TOKENIZER
 from e2urec_core.engine import Bench, Read
 from e2urec_core.ops.answers import narrow
 from e2urec_core.recommender import Answers, Recommender

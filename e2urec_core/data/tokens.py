@@ -16,31 +16,46 @@ import pyarrow.parquet as pq
 
 from data_contracts.tokens import TOKENS as CONTRACT
 from e2urec_core.data.batches import Prompts
+from e2urec_core.data.encoding import Encoded, PromptEncoder
+from e2urec_core.data.places import EXAMPLES, MARKS, TOKENIZER, TOKENS
+from e2urec_core.data.prompts import COLUMNS, ROWS_AT_A_TIME, Catalogue, PromptRule, rendered
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-EXAMPLES, MARKS, TOKENS, TOKENIZER = "examples.parquet", "parts.parquet", "tokens.parquet", "tokenizer.json"
-ROWS_AT_A_TIME = 8192
+
+def training_texts(examples: Path, interactions: Path, prompt: PromptRule) -> Iterator[str]:
+    """The prompts of the training rows, in time order; the folders are those of an Examples and its Interactions artifact."""
+    for batch, told in rendered(examples, interactions, prompt):
+        yield from told.filter(pc.equal(batch["split"], "train")).to_pylist()
 
 
-def training_texts(examples: Path) -> Iterator[str]:
-    """The prompts of the training rows, in time order; `examples` is the folder of an Examples artifact."""
-    for batch in pq.ParquetFile(examples / EXAMPLES).iter_batches(ROWS_AT_A_TIME, columns=["split", "prompt"]):
-        yield from batch.filter(pc.equal(batch["split"], "train"))["prompt"].to_pylist()
+def write_tokens(examples: Path, interactions: Path, prompt: PromptRule, tokenizer: Tokenizer, place: Path) -> Encoded:
+    """Write `tokens.parquet` and `tokenizer.json` into `place`.
 
+    A prompt that is longer than the tokenizer's limit loses the oldest items of its history until it fits; its end is never cut.
 
-def write_tokens(examples: Path, tokenizer: Tokenizer, place: Path) -> int:
-    """Write `tokens.parquet` and `tokenizer.json` into `place`; returns the number of rows."""
-    file, rows = pq.ParquetFile(examples / EXAMPLES), 0
+    Args:
+        examples: Folder of an Examples artifact.
+        interactions: Folder of the interactions that it was made of.
+        prompt: The wording.
+        tokenizer: Its truncation, if any, is the limit.
+        place: Where the files go.
+
+    Raises:
+        BadInput: A prompt is too long without any history.
+    """
+    encoder, told = PromptEncoder(tokenizer, Catalogue(interactions, prompt), prompt), Encoded()
+    file = pq.ParquetFile(examples / EXAMPLES)
     with pq.ParquetWriter(place / TOKENS, CONTRACT.schema(), compression="zstd", write_page_checksum=True) as writer:
-        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["example_id", "split", "label", "prompt"]):
-            encoded = [row.ids for row in tokenizer.encode_batch_fast(batch["prompt"].to_pylist())]
-            columns = [batch["example_id"], batch["split"].cast(pa.string()), batch["label"], pa.array(encoded, pa.list_(pa.int32()))]
+        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=COLUMNS):
+            made, left_out = encoder.encode(batch)
+            ids = pa.ListArray.from_arrays(pa.array(made.starts.astype(numpy.int32)), pa.array(made.flat))
+            columns = [batch["example_id"], batch["split"].cast(pa.string()), batch["label"], ids]
             writer.write_table(pa.table(columns, schema=CONTRACT.schema()))
-            rows += batch.num_rows
+            told = told.plus(made, left_out)
     (place / TOKENIZER).write_text(tokenizer.to_str())
-    return rows
+    return told
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -1,18 +1,19 @@
 """MovieLens-1M as GroupLens hands it out: three Latin-1 text files whose fields stand between double colons.
 
-The files are split into text columns first and turned into numbers only after every line was checked, so a fault late in a file is
-counted and named by its line instead of becoming a null. User ids never appear in a message.
+The files are split into text columns first and turned into numbers only where a line keeps every rule, so a fault late in a file is
+put aside under its name and line instead of becoming a null. User ids never appear in a message.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from e2urec_core.datasets.base import Dataset, Tables
+from e2urec_core.datasets.base import Dataset, Source, clean_title, first_broken
 from e2urec_core.errors import BadInput, BadSetting
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ WORK = {str(code): words for code, words in enumerate(OCCUPATIONS.split(", "))}
 CODES = {"Gender": {"F": "female", "M": "male"}, "Age": AGES, "Occupation": WORK}
 NEWEST_S = 4_000_000_000
 """The year 2096. Counted in milliseconds, every time since 16 February 1970 is above it."""
-UNITS = {"nanoseconds": 10**9, "microseconds": 10**6, "milliseconds": 10**3}
+NUMBER = "^[0-9]+$"
 
 
 class Ml1m(Dataset):
     """Read ratings, titles and user sentences of MovieLens-1M from the folder with ratings.dat, movies.dat and users.dat.
 
-    Ids are decimal digits and lose leading zeros (`007` is `7`). Titles lose control characters. Genres and zip codes are not used.
+    Ids are decimal digits and lose leading zeros (`007` is `7`). Genres and zip codes are not used.
 
     Source: F. Maxwell Harper and Joseph A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015,
     DOI 10.1145/2827872. Licence: that of GroupLens, in `licence`.
     """
 
+    expected: ClassVar[Mapping[str, int]] = {"rows": 1_000_209, "users": 6040, "items": 3883}
+    checksums: ClassVar[Mapping[str, str]] = {"ml-1m.zip": "MD5 c4d9eecfca2ab87c1945afe126590906"}
     licence: ClassVar[str] = "GroupLens: research use with citation; no redistribution and no commercial use without permission"
     source: ClassVar[str] = "Harper and Konstan 2015, The MovieLens Datasets: History and Context, DOI 10.1145/2827872"
 
@@ -57,34 +60,45 @@ class Ml1m(Dataset):
     path: Path | None = None
     """Folder that holds ratings.dat, movies.dat and users.dat; it must be given, and nothing is downloaded."""
 
-    def read(self) -> Tables:
-        """Read the three files; rows stand in the order of the files.
+    def scan(self) -> Source:
+        """Read the three files. Lines of ratings that break a rule are marked; a fault in the tables of movies or users stops at once.
 
         Raises:
             BadSetting: No folder was given.
-            BadInput: A file is missing, or a line is not what the format says.
+            BadInput: A file is missing, is no such table at all, or a line of movies or users is not what the format says.
         """
         import polars as pl
 
         ratings, movies, users = (_lines(name, data) for name, data in self._files().items())
-        for lines, column in ((ratings, "UserID"), (ratings, "MovieID"), (movies, "MovieID"), (users, "UserID")):
-            lines.demand(column, r"^[0-9]+$", "is not a number", "write ids in decimal digits without a sign, and no header line")
-        ratings.demand("Rating", r"^[1-5]$", "is outside the scale", "the scale is whole stars: write 1, 2, 3, 4 or 5")
-        movies.demand("Title", r"\S", "is empty", "give these movies a title, or take them and their ratings out")
+        for lines, column in ((movies, "MovieID"), (users, "UserID")):
+            lines.demand(column, NUMBER, "is not a number", "write ids in decimal digits without a sign, and no header line")
+        movies.demand("Title", r"[^\s\p{C}\p{Z}]", "is empty", "give these movies a title, or take them and their ratings out")
         for column, words in CODES.items():
             users.demand(column, f"^({'|'.join(words)})$", "is an unknown code", f"the codes are {', '.join(words)}")
         profile = pl.format(
             "The user is a {}, aged {}, who {}.", *(pl.col(column).replace_strict(words) for column, words in CODES.items())
         )
-        return Tables(
-            interactions=ratings.rows.select(
+        rules, rating = _rules(), pl.col("Rating").cast(pl.Float32, strict=False)
+        return Source(
+            rows=ratings.rows.lazy().select(
+                first_broken({name: broken for name, (broken, _) in rules.items()}),
+                "line",
+                file=pl.lit("ratings.dat"),
                 user_id=_canonical("UserID"),
                 item_id=_canonical("MovieID"),
-                rating=pl.col("Rating").cast(pl.Float32),
-                timestamp_s=_seconds(ratings),
+                rating=rating,
+                timestamp_s=pl.col("Timestamp").cast(pl.Int64, strict=False),
+                label=(rating > self.like_above).cast(pl.Int8),
+                raw_user="UserID",
+                raw_item="MovieID",
+                raw_rating="Rating",
+                raw_time="Timestamp",
             ),
-            items=movies.rows.select(item_id=_canonical("MovieID"), title="Title"),
-            users=users.rows.select(user_id=_canonical("UserID"), profile=profile, cohort=pl.lit(None, pl.String)),
+            items=movies.rows.lazy().select(item_id=_canonical("MovieID"), title=clean_title("Title")),
+            users=users.rows.lazy().select(user_id=_canonical("UserID"), profile=profile, cohort=pl.lit(None, pl.String)),
+            hints={name: hint for name, (_, hint) in rules.items()}
+            | {"unknown item": "add the missing movies to movies.dat", "unknown user": "add the missing users to users.dat"},
+            users_are_all=True,
         )
 
     def fingerprint(self) -> str:
@@ -137,7 +151,8 @@ def _lines(name: str, data: bytes) -> _Lines:
         raise BadInput(f"{name} is empty: 0 rows in {len(data):,} bytes", hint=f"copy {name} from the ML-1M archive again")
     rows = rows.with_columns(num_fields=text.str.count_matches("::", literal=True) + 1)
     wrong = rows.filter(pl.col("num_fields") != len(names))
-    if wrong.height:
+    # Ratings are put aside line by line; a file that is wrong throughout, or a wrong table of movies or users, is refused.
+    if wrong.height and (name != "ratings.dat" or wrong.height == rows.height):
         fact = f"{wrong.height:,} of {rows.height:,} lines of {name} do not have {len(names)} fields between `::`"
         facts = {"first line": wrong["line"][0], "its fields": wrong["num_fields"][0], "expected": "::".join(names)}
         hint = f"write {name} with these {len(names)} columns in every line, and `::` nowhere but between them"
@@ -147,8 +162,8 @@ def _lines(name: str, data: bytes) -> _Lines:
             hint = f"separate the {len(names)} fields of {name} by `::`"
         raise BadInput(fact, facts=facts, hint=hint)
     fields = text.str.split_exact("::", len(names) - 1).struct.rename_fields(list(names)).alias("fields")
-    title = pl.col("^Title$").str.replace_all(r"[\x00-\x1f\x7f]", "")
-    return _Lines(name, rows.select("line", fields).unnest("fields").with_columns(pl.exclude("line", "Title").str.strip_chars(), title))
+    strip = pl.exclude("line", "num_fields", "Title").str.strip_chars()
+    return _Lines(name, rows.select("line", "num_fields", fields).unnest("fields").with_columns(strip))
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -175,22 +190,23 @@ def _is_utf_8(data: bytes) -> bool:
     return True
 
 
-def _seconds(ratings: _Lines) -> polars.Series:
-    """The timestamps as whole seconds; text, negative numbers and smaller units are refused."""
+def _rules() -> dict[str, tuple[polars.Expr, str]]:
+    """Of each rule about a line of ratings: whether the line breaks it, and what to do."""
     import polars as pl
 
-    hint = "write whole seconds since 1970 in UTC, as `date -u -d '2001-02-03 04:05:06' +%s` prints them"
-    ratings.demand("Timestamp", r"^-?[0-9]{1,19}$", "is not a whole number of seconds", hint)
-    ratings.demand("Timestamp", r"^[0-9]", "is negative", hint)
-    seconds = ratings.rows.select("line", value=pl.col("Timestamp").cast(pl.UInt64))
-    late = seconds.filter(pl.col("value") > NEWEST_S)
-    if late.height:
-        line, value = late.row(0)
-        unit = next(unit for unit, size in UNITS.items() if value > NEWEST_S * size // 1000)
-        fact = f"{late.height:,} of {seconds.height:,} lines of ratings.dat have a Timestamp after 2096; they look like {unit}"
-        hint = f"divide these timestamps by {UNITS[unit]}, so that they are seconds since 1970"
-        raise BadInput(fact, facts={"first line": line, "its value": value}, hint=hint)
-    return seconds["value"].cast(pl.Int64)
+    number = "write ids in decimal digits without a sign, and no header line"
+    seconds = "write whole seconds since 1970 in UTC, as `date -u -d '2001-02-03 04:05:06' +%s` prints them"
+    late = f"{seconds}; larger numbers look like milliseconds, microseconds or nanoseconds: divide them by 1000, 1000000 or 1000000000"
+    time = pl.col("Timestamp")
+    return {
+        "wrong number of fields": (pl.col("num_fields") != 4, "write `UserID::MovieID::Rating::Timestamp` in every line"),
+        "user is not a number": (~pl.col("UserID").str.contains(NUMBER), number),
+        "item is not a number": (~pl.col("MovieID").str.contains(NUMBER), number),
+        "rating outside the scale": (~pl.col("Rating").str.contains("^[1-5]$"), "the scale is whole stars: write 1, 2, 3, 4 or 5"),
+        "time is not a whole number of seconds": (~time.str.contains("^-?[0-9]{1,19}$"), seconds),
+        "time is negative": (time.str.starts_with("-"), seconds),
+        "time after 2096": (time.cast(pl.UInt64, strict=False).fill_null(0) > NEWEST_S, late),
+    }
 
 
 def _canonical(column: str) -> polars.Expr:

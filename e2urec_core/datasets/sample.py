@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from e2urec_core.datasets.base import Dataset, Tables
+from e2urec_core.datasets.base import LINE, Dataset, Source
 from e2urec_core.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Sample(Dataset):
     data_seed: int = Field(7, ge=0)
     """Seed of the generator; apart from the run's seed, so that seeds of training can be compared on equal rows."""
 
-    def read(self) -> Tables:
+    def scan(self) -> Source:
         """Generate the three tables; the same settings give the same rows."""
         import polars as pl
 
@@ -65,12 +65,15 @@ class Sample(Dataset):
         loves = _taste_table()[random.permutation(len(_JOBS))]
         people = pl.DataFrame([self._person(user, random) for user in range(self.num_users)])
         rows = [row for person in people.iter_rows(named=True) for row in _ratings(person, loves, genre_of, self.ratings_per_user, random)]
-        return Tables(
-            interactions=pl.DataFrame(
-                rows, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp_s": pl.Int64}, orient="row"
+        kinds = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp_s": pl.Int64}
+        ratings = pl.LazyFrame(rows, schema=kinds, orient="row").with_row_index(LINE, 1)
+        return Source(
+            rows=ratings.with_columns(
+                label=(pl.col("rating") > self.like_above).cast(pl.Int8), rule=pl.lit(None, pl.String), file=pl.lit("generated")
             ),
-            items=pl.DataFrame({"item_id": [f"f{index}" for index in range(len(titles))], "title": [title for title, _ in titles]}),
-            users=people.select("user_id", "profile", "cohort"),
+            items=pl.LazyFrame({"item_id": [f"f{index}" for index in range(len(titles))], "title": [title for title, _ in titles]}),
+            users=people.lazy().select("user_id", "profile", "cohort"),
+            users_are_all=True,
         )
 
     def _person(self, user: int, random: numpy.random.Generator) -> dict[str, object]:

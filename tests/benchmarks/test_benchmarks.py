@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tuning import TRIED
+
 README = Path(__file__).parents[2] / "benchmarks" / "README.md"
 SMALL = ["--quick", "--set", "dataset.num_users=60", "--set", "training.num_epochs=1", "--set", "dataset.ratings_per_user=12"]
 PROMISED: dict[str, list[str]] = {
@@ -20,16 +22,20 @@ PROMISED: dict[str, list[str]] = {
         "per_row_ratio",
         "per_row_ratio_own_batch",
         "same_quality_ratio",
-        "same_quality_ratio_variants",
+        "same_quality_ratio_prepared",
+        "same_quality_ratio_later",
+        "same_quality_ratio_method",
+        "same_quality_bound",
+        "same_quality_bound_method",
+        "same_quality_by_seed",
         "reached",
-        "reached_variants",
-        "seeds_counted",
-        "rival_learning_rate",
     ],
     "all_in": ["all_in_ratio", "all_in_ratio_variants", "unlearn_alone_ratio", "unlearn_alone_ratio_variants", "equal_quality", "datasets"],
     "utilisation": ["training_utilisation", "unlearning_utilisation", "headline_shape", "ceilings_flops_per_second", "measured"],
     "cache_memory": ["cache_original_ratio", "cache_teachers_ratio", "bytes_per_further_row", "peak_bytes"],
     "kill_loss": ["lost_seconds", "repeated_seconds", "interval_seconds", "start_up_seconds", "within_claim", "same_bits"],
+    "prepare": ["ratio", "seconds", "same_output", "prompts", "ratings", "real"],
+    "scale": ["seconds", "by_stage", "peak_gib", "gate", "tokenising", "rows", "examples"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -51,16 +57,34 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.slow
 def test_unlearning_gives_both_ratios(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    told = result_of("unlearning", [*SMALL, *inputs, "--passes", "1", "--pairs", "1"], capsys)
+    told = result_of("unlearning", [*SMALL, *inputs, "--passes", "1", "--pairs", "1", "--level", "1.5"], capsys)
     assert told["per_row_ratio"] > 0
     one = told["per_row"]
     # The ratio is the rival's over ours.
     assert told["per_row_ratio"] == pytest.approx(one["rival_seconds_per_row"][0] / one["our_seconds_per_row"][0], rel=0.01)
     (seed,) = told["same_quality"]
-    assert set(seed["forms"]) == {"method", "variants"}
-    for form in seed["forms"].values():
-        assert sum(form["by_stage"].values()) > 0
-        assert {"tokenise", "cache_original", "cache_teachers", "unlearn"} == set(form["by_stage"])
+    assert set(seed["ours"]) == {"method", "variants"}
+    for form, runs in seed["ours"].items():
+        mine = sum(sum(run["by_stage"].values()) for run in runs) / 2
+        # One bound was kept on the way, or every pass was run: a ratio is told where one of both sides got there.
+        reached = [seed["rival"]["reached"], all(run["reached"] for run in runs)]
+        expected = seed["rival"]["seconds"] / mine if any(reached) else None
+        assert seed["ratios"][form]["all"]["ratio"] == pytest.approx(expected, rel=1e-3)
+        assert [told["reached"][side] for side in ("rival", form)] == [[one] for one in reached]
+    # The tiny networks of this test have learned nothing, so the bound on the residual is a wide one.
+    assert told["level"] == 1.5
+    assert told["same_quality_ratio"] == seed["ratios"]["variants"]["all"]["ratio"]
+
+
+@pytest.mark.slow
+def test_tuning_tries_every_setting_of_every_side_and_chooses_one(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMALL, *inputs, "--tune", "--seeds", "10", "--passes", "1", "--level", "1.5"]
+    assert importlib.import_module("benchmarks.unlearning").main(arguments) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["tuning"]
+    assert told["seeds"] == [10]
+    for side, tried in TRIED[64].items():
+        assert [one["settings"] for one in told["tried"][side]] == list(tried)
+        assert told["chosen"][side] in tried
 
 
 @pytest.mark.slow
@@ -107,3 +131,31 @@ def test_the_readme_names_every_benchmark_and_every_promised_key(name: str) -> N
     assert f"benchmarks.{name}" in text
     missing = [key for key in PROMISED[name] if f"`{key}`" not in text]
     assert not missing
+
+
+def test_prepare_gives_a_ratio_of_equal_prompts(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("prepare", ["--rows", "4000", "--pairs", "1"], capsys)
+    assert told["same_output"]
+    assert told["ratings"] == 4000
+    assert told["prompts"] > 0
+    assert told["ratio"] == pytest.approx(told["pairs"][0][0] / told["pairs"][0][1])
+
+
+def test_prepare_refuses_to_quote_a_ratio_of_unlike_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import prepare
+
+    rival = prepare.rival
+    monkeypatch.setattr(prepare, "rival", lambda *told: rival(*told)[1:])
+    with pytest.raises(AssertionError, match="other prompts"):
+        prepare.main(["--rows", "4000", "--pairs", "1"])
+
+
+@pytest.mark.slow
+def test_scale_counts_every_row_and_measures_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("scale", ["--rows", "60000", "--pairs", "1"], capsys)
+    # Two rows of one user, item and second are one.
+    assert 59_900 < told["rows"] <= told["csv_rows"] == 60_000
+    assert 0 < told["examples"] < told["rows"]
+    assert told["peak_gib"] > 0.05
+    assert told["gate"]["share_of_ingest"] > 0
+    assert set(told["tokenising"]["tokens_per_second"]) == {"pieces", "whole_one_thread", "whole_all_threads"}

@@ -30,28 +30,32 @@ def spoil() -> Spoil:
 def interactions() -> pa.Table:
     """Six ratings of three users named canary-*, in order."""
     rows = {
+        "interaction_id": [901, 17, 4_000_000_000_000_000_000, 5, 6, 7],
         "user_id": ["canary-a", "canary-b", "canary-b", "canary-a", "canary-c", "canary-c"],
         "item_id": ["i1", "i1", "i2", "i3", "i1", "i2"],
         "rating": [5.0, 0.0, 9.1, 10.0, 3.5, 2.0],
         "timestamp_s": [10, 10, 10, 20, 30, 30],
+        "label": [1, 0, 1, 1, 1, 0],
     }
-    return pa.table(rows, schema=INTERACTIONS.schema())
+    return pa.table({name: rows[name] for name in INTERACTIONS.column_names}, schema=INTERACTIONS.schema())
 
 
 @pytest.fixture
 def examples() -> pa.Table:
     """Four examples, one per split."""
     rows = {
-        "example_id": [0, 1, 2, 3],
+        "example_id": [901, 17, 4_000_000_000_000_000_000, 5],
         "user_id": ["canary-a", "canary-b", "canary-b", "canary-a"],
         "item_id": ["i1", "i1", "i2", "i3"],
         "timestamp_s": [10, 10, 20, 30],
         "split": ["train", "validation", "test", "holdout"],
-        "prompt": ["canary-a liked i9.", "canary-b liked i8.", "canary-b liked i8, i1.", "canary-a liked i9, i1."],
+        "item": [0, 0, 1, 2],
+        "history": [[8], [7], [7, 0], [8, 0]],
+        "history_ratings": [[4.0], [None], [1.0, 0.5], [4.0, 5.0]],
         "label": [1, 0, 1, 0],
         "rating": [5.0, 1.0, 4.0, 2.0],
     }
-    return pa.table(rows, schema=EXAMPLES.schema())
+    return pa.table({name: rows[name] for name in EXAMPLES.column_names}, schema=EXAMPLES.schema())
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_kind_that_is_not_there_is_refused_when_a_family_is_validated() -> Non
 
 def test_a_base_class_does_no_work_itself() -> None:
     with pytest.raises(AssertionError, match="Dataset does not read"):
-        Dataset().read()
+        Dataset().scan()
     with pytest.raises(AssertionError, match="Backbone does not build"):
         Backbone().build(None, 0)  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="Backbone has no tokenizer"):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from e2urec_core import run as runner
 from e2urec_core import stages
 from e2urec_core.backbones.tiny_t5 import TinyT5
-from e2urec_core.data.tokens import training_texts, write_tokens
+from e2urec_core.data.prompts import PromptRule
 from e2urec_core.engine import open_bench, silent
 from e2urec_core.errors import Diverged
 from e2urec_core.settings import Seat, Training
@@ -48,9 +48,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tokens(tiny_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokens(tiny_interactions: Path, tiny_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tokens")
-    write_tokens(tiny_folders[0], BACKBONE.tokenizer(training_texts(tiny_folders[0])), place)
+    stages.tokenise(tiny_folders[0], tiny_interactions, PromptRule(), BACKBONE, place)
     return place
 
 

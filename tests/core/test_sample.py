@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from e2urec_core.datasets.base import Tables, ordered
+from data_contracts.interactions import INTERACTIONS
+from e2urec_core.data.ingest import IngestRule, ingest
+from e2urec_core.datasets.base import Source
 from e2urec_core.datasets.sample import GENRES, Sample
 from e2urec_core.errors import BadInput
 
 REPOSITORY = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What the sample gives, read whole."""
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+
+
+def tables_of(sample: Sample) -> Tables:
+    source = sample.scan()
+    assert source.items is not None
+    assert source.users is not None
+    return Tables(source.rows.collect(), source.items.collect(), source.users.collect())
+
+
 @pytest.fixture(scope="module")
 def many() -> Tables:
-    return Sample(num_users=600).read()
-
-
-def digest_of_rows(tables: Tables) -> list[int]:
-    return [int(frame.hash_rows(seed=1).sum()) for frame in (tables.interactions, tables.items, tables.users)]
+    return tables_of(Sample(num_users=600))
 
 
 def test_the_same_settings_give_the_same_rows_in_another_process() -> None:
     code = (
-        "from e2urec_core.datasets.sample import Sample; t = Sample(num_users=20).read();"
-        "print(t.interactions.write_csv() + t.items.write_csv() + t.users.write_csv(), end='')"
+        "from e2urec_core.datasets.sample import Sample; s = Sample(num_users=20).scan();"
+        "print(''.join(frame.collect().write_csv() for frame in (s.rows, s.items, s.users)), end='')"
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    here = Sample(num_users=20).read()
+    here = tables_of(Sample(num_users=20))
     assert told == here.interactions.write_csv() + here.items.write_csv() + here.users.write_csv()
 
 
 def test_another_data_seed_gives_other_rows() -> None:
-    assert not Sample(num_users=20, data_seed=1).read().interactions.equals(Sample(num_users=20, data_seed=2).read().interactions)
+    one, other = (tables_of(Sample(num_users=20, data_seed=seed)).interactions for seed in (1, 2))
+    assert not one.equals(other)
+
+
+def test_the_label_says_yes_above_three_stars_and_no_rule_is_broken(many: Tables) -> None:
+    rows = many.interactions
+    assert rows["label"].to_list() == [int(rating in (4.0, 5.0)) for rating in rows["rating"]]
+    assert rows["rule"].null_count() == rows.height
+    assert rows["line"].to_list() == list(range(1, rows.height + 1))
 
 
 def test_users_rate_distinct_films_on_five_whole_stars_within_one_year_about_as_often_as_asked(many: Tables) -> None:
@@ -102,29 +127,62 @@ def test_polluted_users_can_be_told_from_their_histories(many: Tables) -> None:
     assert shares["steady"] < 0.1
 
 
+def stored(source: Source, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets another source through the gate in the sample's place."""
+    monkeypatch.setattr(Sample, "scan", lambda self: source)
+    folder.mkdir(exist_ok=True)
+    ingest(Sample(num_users=20), IngestRule(), folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: Tables(t.interactions.clear(), t.items, t.users), "0 ratings"),
-        (lambda t: Tables(pl.concat([t.interactions, t.interactions.head(2)]), t.items, t.users), "2 of "),
-        (lambda t: Tables(t.interactions, pl.concat([t.items, t.items.head(1)]), t.users), "1 of 361 items are listed twice"),
-        (lambda t: Tables(t.interactions, t.items, pl.concat([t.users, t.users.head(1)])), "1 of 21 users are listed twice"),
-        (lambda t: Tables(t.interactions, t.items, t.users.tail(19)), "name users that the user table does not list"),
-        (lambda t: Tables(t.interactions, t.items.clear(), t.users), "name items that the item table does not list"),
+        (lambda s: replace(s, rows=s.rows.head(0)), "0 interactions"),
+        (
+            lambda s: replace(s, items=pl.concat([s.items, s.items.head(1).with_columns(title=pl.lit("x"))])),
+            "1 of 361 items are listed twice",
+        ),
+        (lambda s: replace(s, users=pl.concat([s.users, s.users.head(1)])), "1 of 21 users are listed twice"),
+        (lambda s: replace(s, users=s.users.tail(19)), r"rows .* break a rule"),
+        (lambda s: replace(s, items=s.items.head(0)), r"rows \(100 %\) break a rule"),
     ],
 )
-def test_tables_that_do_not_fit_together_are_refused_without_naming_a_user(change, message: str) -> None:
+def test_tables_that_do_not_fit_together_are_refused_without_naming_a_user(
+    change: Callable[[Source], Source], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BadInput, match=message) as refused:
-        ordered(change(Sample(num_users=20).read()))
+        stored(change(Sample(num_users=20).scan()), tmp_path, monkeypatch)
     assert "u0" not in str(refused.value)
 
 
-def test_the_order_of_the_source_does_not_matter() -> None:
-    tables = Sample(num_users=20).read()
-    shuffled = Tables(*(frame.sample(fraction=1, shuffle=True, seed=3) for frame in (tables.interactions, tables.items, tables.users)))
-    one, other = ordered(tables), ordered(shuffled)
-    assert one.interactions.equals(other.interactions)
-    assert one.items.equals(other.items)
-    assert one.users.equals(other.users)
-    keys = one.interactions.select("timestamp_s", "user_id", "item_id").rows()
+def test_rows_of_users_and_films_that_no_table_lists_are_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Sample(num_users=20).scan()
+    for change, rule in (({"users": source.users.tail(19)}, "unknown user"), ({"items": source.items.head(0)}, "unknown item")):
+        with pytest.raises(BadInput) as refused:
+            stored(replace(source, **change), tmp_path, monkeypatch)
+        assert list(refused.value.facts) == [rule]
+
+
+def test_an_interaction_that_comes_twice_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Sample(num_users=20).scan()
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    stored(source, once, monkeypatch)
+    stored(replace(source, rows=pl.concat([source.rows, source.rows.head(2)])), twice, monkeypatch)
+    part = "interactions/part-00000.parquet"
+    assert (once / part).read_bytes() == (twice / part).read_bytes()
+    told = json.loads((twice / "facts.json").read_bytes())["this_reading"]
+    assert (told["repeated"], told["conflicting"], told["read"] - told["kept"]) == (2, 0, 2)
+
+
+def test_the_order_of_the_source_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Sample(num_users=20).scan()
+    frames = (frame.collect().sample(fraction=1, shuffle=True, seed=3).lazy() for frame in (source.rows, source.items, source.users))
+    shuffled = replace(source, **dict(zip(("rows", "items", "users"), frames, strict=True)))
+    one, other = (stored(each, tmp_path / name, monkeypatch) for each, name in ((source, "one"), (shuffled, "other")))
+    for name in ("interactions/part-00000.parquet", "items.parquet", "users.parquet"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    rows = pl.read_parquet(one / "interactions/part-00000.parquet")
+    assert rows.columns == INTERACTIONS.schema().names
+    keys = rows.select("timestamp_s", "user_id", "item_id").rows()
     assert keys == sorted(keys)

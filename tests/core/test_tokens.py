@@ -16,10 +16,13 @@ from tokenizers import Tokenizer
 
 from data_contracts.expectations import violations
 from data_contracts.tokens import TOKENS as CONTRACT
-from e2urec_core.data import tokens
+from e2urec_core.data import prompts, tokens
 from e2urec_core.data.batches import Prompts, tokenise
+from e2urec_core.data.encoding import Encoded
 from e2urec_core.data.forget import PARTS
-from e2urec_core.data.tokens import TOKENS, load_tokenizer, prompts_of_part, prompts_of_split, training_texts, write_tokens
+from e2urec_core.data.places import TOKENS
+from e2urec_core.data.prompts import PromptRule
+from e2urec_core.data.tokens import load_tokenizer, prompts_of_part, prompts_of_split, training_texts, write_tokens
 from e2urec_core.recommender import Recommender
 
 SPLITS = ["train", "validation", "test", "holdout"]
@@ -31,10 +34,12 @@ def tokenizer(build_tiny: Callable[..., Recommender]) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def stored(tiny_folders: tuple[Path, Path], tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stored(
+    tiny_interactions: Path, tiny_folders: tuple[Path, Path], tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder of tokens."""
     place = tmp_path_factory.mktemp("tokens")
-    write_tokens(tiny_folders[0], tokenizer, place)
+    write_tokens(tiny_folders[0], tiny_interactions, PromptRule(), tokenizer, place)
     return place
 
 
@@ -42,6 +47,7 @@ def stored(tiny_folders: tuple[Path, Path], tokenizer: Tokenizer, tmp_path_facto
 def portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are read and written at once, or in many portions whose ends fall where they fall."""
     monkeypatch.setattr(tokens, "ROWS_AT_A_TIME", request.param)
+    monkeypatch.setattr(prompts, "ROWS_AT_A_TIME", request.param)
 
 
 def same(one: Prompts, other: Prompts) -> bool:
@@ -76,9 +82,16 @@ def test_the_rows_of_a_part_are_those_of_tokenising_its_texts(
 
 @pytest.mark.usefixtures("portions")
 def test_every_row_is_written_once_in_its_order(
-    tiny_folders: tuple[Path, Path], tokenizer: Tokenizer, tiny_examples: pl.DataFrame, stored: Path, tmp_path: Path
+    tiny_interactions: Path,
+    tiny_folders: tuple[Path, Path],
+    tokenizer: Tokenizer,
+    tiny_examples: pl.DataFrame,
+    stored: Path,
+    tmp_path: Path,
 ) -> None:
-    assert write_tokens(tiny_folders[0], tokenizer, tmp_path) == tiny_examples.height
+    told = write_tokens(tiny_folders[0], tiny_interactions, PromptRule(), tokenizer, tmp_path)
+    lengths = [len(tokenizer.encode(text).ids) for text in tiny_examples["prompt"]]
+    assert told == Encoded(rows=tiny_examples.height, tokens=sum(lengths))
     table = pq.read_table(tmp_path / TOKENS)
     assert table["example_id"].to_pylist() == tiny_examples["example_id"].to_list()
     assert table["token_ids"].to_pylist() == [tokenizer.encode(text).ids for text in tiny_examples["prompt"]]
@@ -86,10 +99,14 @@ def test_every_row_is_written_once_in_its_order(
 
 
 def test_no_more_than_a_portion_is_in_memory_while_writing(
-    tiny_folders: tuple[Path, Path], tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_interactions: Path,
+    tiny_folders: tuple[Path, Path],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tokens, "ROWS_AT_A_TIME", 7)
-    write_tokens(tiny_folders[0], tokenizer, tmp_path)
+    write_tokens(tiny_folders[0], tiny_interactions, PromptRule(), tokenizer, tmp_path)
     meta = pq.read_metadata(tmp_path / TOKENS)
     sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
     assert len(sizes) >= -(-meta.num_rows // 7)
@@ -113,16 +130,19 @@ def test_the_tokenizer_stands_beside_the_tokens_and_cuts_prompts_as_before(store
 
 @pytest.mark.usefixtures("portions")
 def test_a_tokenizer_is_trained_on_the_prompts_of_the_training_rows_alone(
-    tiny_folders: tuple[Path, Path], tiny_examples: pl.DataFrame
+    tiny_interactions: Path, tiny_folders: tuple[Path, Path], tiny_examples: pl.DataFrame
 ) -> None:
-    assert list(training_texts(tiny_folders[0])) == tiny_examples.filter(pl.col("split") == "train")["prompt"].to_list()
+    assert (
+        list(training_texts(tiny_folders[0], tiny_interactions, PromptRule()))
+        == tiny_examples.filter(pl.col("split") == "train")["prompt"].to_list()
+    )
 
 
 @pytest.mark.usefixtures("portions")
 @pytest.mark.parametrize("harm", ["one id", "order", "too few", "too many"])
 def test_marks_of_other_examples_are_our_own_bug(stored: Path, tiny_folders: tuple[Path, Path], tmp_path: Path, harm: str) -> None:
     marks = pl.read_parquet(tiny_folders[1] / "parts.parquet")
-    last = marks["example_id"].max()
+    last = marks["example_id"][-1]
     harmed = {
         "one id": marks.with_columns(example_id=pl.when(pl.col("example_id") == last).then(10**6).otherwise("example_id")),
         "order": pl.concat([marks.tail(1), marks.head(marks.height - 1)]),

@@ -14,7 +14,7 @@ from e2urec_core import stages
 from e2urec_core.backbones.tiny_t5 import TinyT5
 from e2urec_core.data.draws import States
 from e2urec_core.data.logit_cache import TeacherCache
-from e2urec_core.data.tokens import training_texts, write_tokens
+from e2urec_core.data.prompts import PromptRule
 from e2urec_core.engine import Bench
 from e2urec_core.methods.base import Outcome, Problem
 from e2urec_core.methods.e2urec import E2URec
@@ -146,13 +146,15 @@ def test_before_any_step_the_objective_is_the_forgetting_loss_and_the_answers_to
     assert fitted.validation == pytest.approx(answers.validation, rel=SAME)
 
 
-def test_an_augmented_model_can_be_an_adapter_that_is_merged(tiny_folders: tuple[Path, Path], tmp_path: Path, bench: Bench) -> None:
+def test_an_augmented_model_can_be_an_adapter_that_is_merged(
+    tiny_interactions: Path, tiny_folders: tuple[Path, Path], tmp_path: Path, bench: Bench
+) -> None:
     examples, request = tiny_folders
     backbone = TinyT5(width=16, num_layers=1, num_decoder_layers=1, num_heads=2, inner_width=32, vocabulary=320)
     tokens, original, adapter, network = (tmp_path / name for name in ("tokens", "original", "adapter", "network"))
     for place in (tokens, original, adapter, network):
         place.mkdir()
-    write_tokens(examples, backbone.tokenizer(training_texts(examples)), tokens)
+    stages.tokenise(examples, tiny_interactions, PromptRule(), backbone, tokens)
     stages.train_original(tokens, backbone, Training(num_epochs=1), bench, original)
     for place, trains in ((adapter, "adapter"), (network, "network")):
         augment = Augment.model_validate({"num_epochs": 1, "learning_rate": 1e-2, "trains": trains, "lora": {"rank": 2}})

@@ -62,7 +62,9 @@ def arguments(inputs: Path, stage: str, **changes: Any) -> dict[str, Any]:
 def make_inputs(root: Path) -> None:
     """Run every stage once, in this process and without checkpoints."""
     from e2urec_core import stages
+    from e2urec_core.data.examples import HistoryRule
     from e2urec_core.data.forget import ForgetRule
+    from e2urec_core.data.ingest import IngestRule
     from e2urec_core.data.prompts import PromptRule
     from e2urec_core.data.split import SplitRule
     from e2urec_core.datasets.sample import Sample
@@ -71,10 +73,10 @@ def make_inputs(root: Path) -> None:
     interactions, examples, request, tokens = (root / name for name in names)
     for name in names:
         (root / name).mkdir(parents=True)
-    stages.ingest(Sample(num_users=60, ratings_per_user=12), interactions)
-    stages.split(interactions, PromptRule(), SplitRule(holdout_share=0.2), SEAT.seed, examples)
+    stages.ingest(Sample(num_users=60, ratings_per_user=12), IngestRule(), None, interactions)
+    stages.split(interactions, HistoryRule(), SplitRule(holdout_share=0.2), SEAT.seed, examples)
     stages.forget(interactions, examples, ForgetRule(share=0.2), SEAT.seed, request)
-    stages.tokenise(examples, BACKBONE, tokens)
+    stages.tokenise(examples, interactions, PromptRule(), BACKBONE, tokens)
     for stage in STAGES:
         perform_inline(stage, arguments(root, stage), root / stage)
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from small_stages import RULE, SEAT, TRAINING, arguments, changed, digests_in, left_beside, perform_inline, performed, workers_of
+from small_stages import RULE, SEAT, TRAINING, arguments, changed, digests_in, left_beside, perform_inline, performed, silent, workers_of
 
-from e2urec_core.errors import ProcessDied, StaleCache
+from e2urec_core.errors import ProcessDied, StaleCache, StorageFailed
 from e2urec_core.settings import EngineRule, Seat
 from e2urec_core.stage_file import StageFile
 from e2urec_core.store import Store
-from tasks._isolation import _followed
+from tasks._isolation import _followed, perform_apart
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +136,25 @@ def test_a_refusal_arrives_as_the_same_class_with_its_fact_facts_and_hint(
     assert str(there.value) == str(here.value)
     assert capfd.readouterr() == ("", "")
     assert left_beside(tmp_path / "there" / "place") == set()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file here is always full")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_said_as_it_is_of_a_stage_in_this_process(
+    inputs: Path, tmp_path: Path, processes: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "there" / "place"
+    place.mkdir(parents=True)
+    (place / "facts.json").symlink_to("/dev/full")
+    seat = SEAT.model_copy(update={"processes": processes})
+    with pytest.raises(StorageFailed) as failed:
+        perform_apart("train_augmented", arguments(inputs, "train_augmented"), seat, place, tmp_path / "kept", silent)
+    # The sentence and the hint are those of `tasks/_stage.py`.
+    assert failed.value.fact == "train-augmented could not read or write a file: No space left on device"
+    assert failed.value.hint == "check the disk, then run the command again"
+    # Of two processes, the one that waits for the other says on stderr that it has gone.
+    assert processes == 2 or capfd.readouterr() == ("", "")
+    assert left_beside(place) == set()
 
 
 def followed(program: str) -> tuple[int, list[tuple[Any, ...]]]:

@@ -111,11 +111,12 @@ def test_report_and_adapter_are_artifacts_byte_by_byte(client: MlflowClient, sto
 def test_the_logged_model_gives_the_recommenders_own_probabilities(client: MlflowClient, story: Story, journal: dict[str, Any]) -> None:
     import mlflow
     import pandas as pd
-    import pyarrow.parquet as pq
 
+    from e2urec_core.data.prompts import PromptRule, rendered
     from e2urec_core.recommender import load
 
-    texts = pq.read_table(stored(story, journal, "split") / "examples.parquet")["prompt"].to_pylist()[:90]
+    folders = stored(story, journal, "split"), stored(story, journal, "ingest")
+    texts = [text for _, told in rendered(*folders, PromptRule()) for text in told.to_pylist()][:90]
     assert len({len(text) for text in texts}) > 10
     model = mlflow.pyfunc.load_model(f"runs:/{journal['tracking_run']}/recommender")
     assert model.metadata.get_input_schema().input_names() == ["prompt"]

@@ -15,16 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
+import polars as pl
 import pytest
 import torch
 
+from e2urec_core import stages
 from e2urec_core.backbones.tiny_t5 import TinyT5
-from e2urec_core.data.forget import ForgetRule, choose_forgotten, mark_parts
+from e2urec_core.data.examples import HistoryRule
+from e2urec_core.data.forget import ForgetRule
+from e2urec_core.data.ingest import IngestRule, ingest
 from e2urec_core.data.logit_cache import TeacherCache
-from e2urec_core.data.prompts import PromptRule, build_prompts
-from e2urec_core.data.split import SplitRule, split_by_time
+from e2urec_core.data.prompts import PromptRule, rendered
+from e2urec_core.data.split import SplitRule
 from e2urec_core.data.teacher_scoring import Stamp, write_forgotten, write_original
-from e2urec_core.datasets.base import ordered
 from e2urec_core.datasets.sample import Sample
 from e2urec_core.engine import Bench
 from e2urec_core.methods.base import Problem
@@ -54,12 +57,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
     """The losses of a tiny original, a tiny augmented model and a tiny E2URec."""
-    tables = ordered(Sample(num_users=24, ratings_per_user=10, data_seed=3).read())
-    cohorts = tables.users.select("user_id", "cohort")
-    rule = PromptRule(template="reference", history_length=3, min_history=3, like_above=3)
-    rows = split_by_time(build_prompts(tables, rule), cohorts, SplitRule(train_share=0.6, validation_share=0.2, holdout_share=0), SEED)
-    gone = choose_forgotten(rows, cohorts, ForgetRule(share=0.25), SEED)
-    rows = rows.join(mark_parts(rows, cohorts, gone), on="example_id", how="left", maintain_order="left")
+    interactions, examples, request = (tmp_path_factory.mktemp(name) for name in ("interactions", "examples", "request"))
+    ingest(Sample(num_users=24, ratings_per_user=10, data_seed=3), IngestRule(), interactions)
+    cuts = SplitRule(train_share=0.6, validation_share=0.2, holdout_share=0)
+    stages.split(interactions, HistoryRule(length=3, at_least=3), cuts, SEED, examples)
+    stages.forget(interactions, examples, ForgetRule(share=0.25), SEED, request)
+    prompts = [text for _, told in rendered(examples, interactions, PromptRule(template="reference")) for text in told.to_pylist()]
+    rows = pl.read_parquet(examples / "examples.parquet").with_columns(prompt=pl.Series(prompts))
+    rows = rows.join(pl.read_parquet(request / "parts.parquet"), on="example_id", how="left", maintain_order="left")
     sizes = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "inner_width": 32, "dropout": 0.1, "vocabulary": 320}
     train = rows.filter(rows["split"] == "train")
     backbone = TinyT5.model_validate(sizes)

@@ -39,11 +39,27 @@ SLOW = (
     "prefect",
     "great_expectations",
 )
-QUICK = ["flows/cli.py", "flows/runs.py", "flows/presets.py", "flows/knobs.py", "tasks/_journal.py"]
+QUICK = [*(f"flows/{name}.py" for name in ("cli", "data_commands", "flags", "runs", "presets", "knobs")), "tasks/_journal.py"]
 # A stage file is refused before anything slow is loaded.
 QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
 # Where the core handles tables of users; what trains and scores runs without Polars.
-TABLES = ("datasets/base.py", "datasets/ml_1m.py", "datasets/sample.py", "data/forget.py", "data/prompts.py", "data/split.py", "stages.py")
+TABLES = (
+    "data/deletions.py",
+    "data/files.py",
+    "data/forget.py",
+    "data/ingest.py",
+    "data/appending.py",
+    "data/interaction_rows.py",
+    "data/moments.py",
+    "data/quarantine.py",
+    "data/unreadable.py",
+    "datasets/base.py",
+    "datasets/goodreads.py",
+    "datasets/interactions.py",
+    "datasets/ml_1m.py",
+    "datasets/sample.py",
+    "stages.py",
+)
 
 
 def imports(path: Path, *, top_only: bool = False) -> Iterator[tuple[str, int]]:

@@ -39,7 +39,9 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(prefect: None, room_in: RoomIn, tmp_path_factory: pytest.TempPathFactory) -> Made:
     from e2urec_core.backbones.tiny_t5 import TinyT5
+    from e2urec_core.data.examples import HistoryRule
     from e2urec_core.data.forget import ForgetRule
+    from e2urec_core.data.ingest import IngestRule
     from e2urec_core.data.prompts import PromptRule
     from e2urec_core.data.split import SplitRule
     from e2urec_core.datasets.sample import Sample
@@ -52,9 +54,9 @@ def made(prefect: None, room_in: RoomIn, tmp_path_factory: pytest.TempPathFactor
 
     workspace, backbone = tmp_path_factory.mktemp("reuse"), TinyT5(width=16, num_layers=1, num_heads=2, inner_width=32, vocabulary=400)
     with room_in(workspace):
-        rows = ingest(Sample(num_users=60, ratings_per_user=12))
-        examples = split_by_time(rows, PromptRule(), SplitRule(), 0)
-        tokens = tokenise(examples, backbone)
+        rows = ingest(Sample(num_users=60, ratings_per_user=12), IngestRule())
+        examples = split_by_time(rows, HistoryRule(), SplitRule(), 0)
+        tokens = tokenise(rows, examples, PromptRule(), backbone)
         original = train_original(tokens, backbone, Training(num_epochs=1), SEAT)
         # Other users for every share: the seeds differ.
         requests = {

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
+from data_contracts.quarantine import QUARANTINE
 from e2urec_core.artifacts import Augmented, Interactions, Original, Unlearned
 from e2urec_core.errors import BadInput, BadRequest, ContractBroken, DamagedArtifact, ProcessDied, StorageFailed, UnknownRun
 from e2urec_core.settings import Seat
@@ -369,13 +370,24 @@ def test_a_stage_that_needs_one_never_finished_says_which(room: Room, toy: Toy) 
 
 
 def broken_interactions(place: Path) -> int:
-    """Twenty ratings of which five leave the scale."""
-    ratings = [11.0 if row < 5 else 3.0 for row in range(20)]
-    rows = [[f"{SECRET}{row:02}" for row in range(20)], [f"i{row}" for row in range(20)], ratings, list(range(20))]
-    pq.write_table(pa.table(rows, schema=INTERACTIONS.schema()), place / "interactions.parquet")
+    """Twenty ratings of which five have an answer that is neither yes nor no."""
+    labels = [7 if row < 5 else 1 for row in range(20)]
+    users, items = [f"{SECRET}{row:02}" for row in range(20)], [f"i{row}" for row in range(20)]
+    columns = {
+        "interaction_id": range(20),
+        "user_id": users,
+        "item_id": items,
+        "rating": [3.0] * 20,
+        "timestamp_s": range(20),
+        "label": labels,
+    }
+    (place / "interactions").mkdir()
+    rows = [list(columns[name]) for name in INTERACTIONS.column_names]
+    pq.write_table(pa.table(rows, schema=INTERACTIONS.schema()), place / "interactions" / "part-00000.parquet")
+    pq.write_table(QUARANTINE.schema().empty_table(), place / "quarantine.parquet")
     items = [[f"i{row}" for row in range(20)], [f"Title {row}" for row in range(20)]]
     pq.write_table(pa.table(items, schema=ITEMS.schema()), place / "items.parquet")
-    pq.write_table(pa.table([rows[0], [None] * 20, [None] * 20], schema=USERS.schema()), place / "users.parquet")
+    pq.write_table(pa.table([users, [None] * 20, [None] * 20], schema=USERS.schema()), place / "users.parquet")
     return 20
 
 
@@ -393,12 +405,12 @@ def test_a_table_that_breaks_its_contract_stops_the_stage_and_nothing_is_publish
     with pytest.raises(ContractBroken) as caught:
         spill()
     said = str(caught.value)
-    assert said.splitlines()[0] == "ContractBroken: 5 of 20 rows break the rule `rating between 0 and 10` of the contract `interactions`"
+    assert said.splitlines()[0] == "ContractBroken: 5 of 20 rows break the rule `label one of 0, 1` of the contract `interactions`"
     assert caught.value.facts == {
-        "table": "interactions.parquet",
-        "example 1": "row 0: rating 11.0",
-        "example 2": "row 1: rating 11.0",
-        "example 3": "row 2: rating 11.0",
+        "table": "interactions/part-00000.parquet",
+        "example 1": "row 0: label 7",
+        "example 2": "row 1: label 7",
+        "example 3": "row 2: label 7",
     }
     assert SECRET not in said
     assert (calls, inside(room)) == ([1], set())

@@ -1,0 +1,21 @@
+"""What the files inside of artifacts are called, for all who write or read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARTS, ITEMS, USERS, QUARANTINE = "interactions", "items.parquet", "users.parquet", "quarantine.parquet"
+"""Of stored interactions: a folder of part files, the tables of items and users, and what was put aside."""
+EXAMPLES, MARKS, TOKENS, TOKENIZER = "examples.parquet", "parts.parquet", "tokens.parquet", "tokenizer.json"
+FACTS = "facts.json"
+"""What a stage notes about itself, in numbers that do not depend on the clock."""
+
+
+def part_files(interactions: Path) -> list[Path]:
+    """The part files of a folder of stored interactions, in the order in which they were appended."""
+    return sorted((interactions / PARTS).glob("part-*.parquet"))
+
+
+def part_file(interactions: Path, number: int) -> Path:
+    """Where part `number`, from 0, of a folder of stored interactions lies."""
+    return interactions / PARTS / f"part-{number:05}.parquet"

@@ -1,0 +1,46 @@
+"""What all commands share: the settings that were given as `--section.field VALUE`, common flags, and how knobs are shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from e2urec_core.errors import BadSetting
+
+SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
+FLAGS: dict[str, str] = {}
+"""Settings of the command that runs, by their dotted names."""
+
+Workspace = Annotated[Path | None, typer.Option("--workspace", help="Folder of all results; default: $E2UREC_WORKSPACE or ./workspace.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def take_settings(arguments: list[str]) -> list[str]:
+    """Take `--section.field VALUE` out of the arguments, into `FLAGS`."""
+    left: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        match = SETTING.match(argument)
+        if match is None:
+            left.append(argument)
+            continue
+        value = match[2] if match[2] is not None else next(waiting, None)
+        if value is None:
+            raise BadSetting(f"`{argument}` has no value", hint=f"write `{argument} VALUE`")
+        FLAGS[match[1]] = value
+    return left
+
+
+def show_knobs(knobs: Iterable[tuple[str, str, str, str]]) -> None:
+    """Print each setting with its value and sentence, a blank line before each section."""
+    section = None
+    for knob, takes, value, sentence in knobs:
+        if (head := knob.split(".")[0]) != section:
+            section = head
+            print()
+        print(f"{knob} {value}\n    {sentence} [{takes}]")
