@@ -23,11 +23,20 @@ from e2urec_core.data.prompts import COLUMNS, ROWS_AT_A_TIME, Catalogue, PromptR
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+MOST_TEXTS = 200_000
 
-def training_texts(examples: Path, interactions: Path, prompt: PromptRule) -> Iterator[str]:
-    """The prompts of the training rows, in time order; the folders are those of an Examples and its Interactions artifact."""
+
+def training_texts(examples: Path, interactions: Path, prompt: PromptRule, most: int = MOST_TEXTS) -> Iterator[str]:
+    """Prompts of the training rows, in time order; the folders are those of an Examples and its Interactions artifact.
+
+    Where there are more than `most`, every second, third, ... is taken: what words a tokenizer learns does not need them all.
+    """
+    split = pq.read_table(examples / EXAMPLES, columns=["split"], read_dictionary=["split"])["split"]
+    every, seen = -(-pc.sum(pc.equal(split, "train")).as_py() // most), 0
     for batch, told in rendered(examples, interactions, prompt):
-        yield from told.filter(pc.equal(batch["split"], "train")).to_pylist()
+        chosen = told.filter(pc.equal(batch["split"], "train"))
+        yield from chosen.take(pa.array(range(-seen % every, len(chosen), every), pa.int64())).to_pylist() if every else []
+        seen += len(chosen)
 
 
 def write_tokens(examples: Path, interactions: Path, prompt: PromptRule, tokenizer: Tokenizer, place: Path) -> Encoded:

@@ -139,6 +139,18 @@ def test_a_tokenizer_is_trained_on_the_prompts_of_the_training_rows_alone(
 
 
 @pytest.mark.usefixtures("portions")
+@pytest.mark.parametrize("most", [1, 10, 100, 10**6])
+def test_of_many_training_prompts_some_are_taken_evenly(
+    tiny_interactions: Path, tiny_folders: tuple[Path, Path], tiny_examples: pl.DataFrame, most: int
+) -> None:
+    texts = tiny_examples.filter(pl.col("split") == "train")["prompt"].to_list()
+    told = list(training_texts(tiny_folders[0], tiny_interactions, PromptRule(), most))
+    # Every n-th from the first on, with the least n that leaves at most `most`.
+    assert told == texts[:: -(-len(texts) // most)]
+    assert min(most, len(texts)) / 2 <= len(told) <= most
+
+
+@pytest.mark.usefixtures("portions")
 @pytest.mark.parametrize("harm", ["one id", "order", "too few", "too many"])
 def test_marks_of_other_examples_are_our_own_bug(stored: Path, tiny_folders: tuple[Path, Path], tmp_path: Path, harm: str) -> None:
     marks = pl.read_parquet(tiny_folders[1] / "parts.parquet")
