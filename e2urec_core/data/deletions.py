@@ -6,7 +6,7 @@ after it belong to somebody new, who shares nothing with the deleted user but th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +43,12 @@ class Deletions:
         return digest_of({user: list(moments) for user, moments in sorted(self.moments.items())}) if self.moments else ""
 
     @classmethod
-    def read(cls, path: Path | None) -> Deletions:
+    def read(cls, path: Path | None, spelled: Callable[[polars.Expr], polars.Expr] = lambda user: user) -> Deletions:
         """The list in a CSV, NDJSON or Parquet file with columns user_id and deleted_at (seconds since 1970 or a date in text, UTC).
+
+        Args:
+            path: The file; None gives an empty list.
+            spelled: How the source spells a user's id: `Dataset.spelled`.
 
         Raises:
             BadInput: The file is not there, lacks a column, or a row of it cannot be read: a deletion is never passed over.
@@ -63,7 +67,7 @@ class Deletions:
             moment = pl.col(MOMENT).cast(pl.Datetime("us")).dt.timestamp("us").floordiv(10**6)
         else:
             moment = pl.coalesce(seconds_of_numbers(text, pl.String(), "s"), seconds_of_dates(text))
-        told = rows.select(canonical_id(USER, rows.schema[USER]), moment.alias(MOMENT))
+        told = rows.select(spelled(canonical_id(USER, rows.schema[USER])).alias(USER), moment.alias(MOMENT))
         bad = told.filter(pl.col(USER).is_null() | ~pl.col(MOMENT).is_between(0, NEWEST_S).fill_null(value=False))
         if bad.height:
             raise BadInput(

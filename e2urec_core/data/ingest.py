@@ -97,7 +97,7 @@ def ingest(
     Raises:
         BadInput: Too many rows break a rule, or there are none.
     """
-    deletions = _deletions(rule, earlier)
+    deletions = _deletions(dataset, rule, earlier)
     source = dataset.scan()
     with _reading(dataset, source, "path"):
         rows, broken = collect_rows(source)
@@ -143,8 +143,8 @@ def _reading(dataset: Dataset, source: Source, setting: str) -> reading:
     return reading(str(getattr(dataset, "path", None) or dataset.kind), source.files)
 
 
-def _deletions(rule: IngestRule, earlier: Path | None) -> Deletions:
-    deletions = Deletions.read(rule.deleted)
+def _deletions(dataset: Dataset, rule: IngestRule, earlier: Path | None) -> Deletions:
+    deletions = Deletions.read(rule.deleted, dataset.spelled)
     if not deletions and earlier is not None and read_counts(earlier)["deletions"]:
         raise BadSetting(
             "the stored interactions were made with a table of deleted users, and 0 deleted users are given now",

@@ -72,6 +72,10 @@ class Dataset(Plugin):
         """
         raise AssertionError(f"{type(self).__name__} does not read")
 
+    def spelled(self, user: polars.Expr) -> polars.Expr:
+        """A user's id, from a list of users such as that of deleted ones, in the spelling of `scan`."""
+        return user
+
     def fingerprint(self) -> str:
         """Digest of what `scan` depends on beside the settings: the bytes of the source files, or the empty text."""
         return ""

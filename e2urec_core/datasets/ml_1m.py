@@ -101,6 +101,10 @@ class Ml1m(Dataset):
             users_are_all=True,
         )
 
+    def spelled(self, user: polars.Expr) -> polars.Expr:
+        """See `Dataset.spelled`: without leading zeros."""
+        return _canonical(user)
+
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of the three files."""
         digest = hashlib.sha256()
@@ -209,7 +213,7 @@ def _rules() -> dict[str, tuple[polars.Expr, str]]:
     }
 
 
-def _canonical(column: str) -> polars.Expr:
+def _canonical(column: str | polars.Expr) -> polars.Expr:
     import polars as pl
 
-    return pl.col(column).str.replace(r"^0+([0-9])", "${1}")
+    return (pl.col(column) if isinstance(column, str) else column).str.replace(r"^0+([0-9])", "${1}")

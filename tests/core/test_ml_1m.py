@@ -185,3 +185,14 @@ def test_the_real_folder_is_read_whole(tmp_path: Path) -> None:
     assert accented
     assert sorted(title for title in tables.items["title"] if not title.isascii()) == accented
     assert all(profile.startswith("The user is a ") and profile.endswith(".") for profile in tables.users["profile"])
+
+
+def test_a_deleted_user_is_found_whatever_zeros_the_list_writes(tmp_path: Path) -> None:
+    (tmp_path / "movies.dat").write_text("41::Film (1990)::Drama\n")
+    (tmp_path / "users.dat").write_text("7::F::25::9::0\n8::M::25::9::0\n")
+    (tmp_path / "ratings.dat").write_text("7::41::5::978300019\n8::41::5::978300019\n")
+    (tmp_path / "deleted.csv").write_text("user_id,deleted_at\n007,978300019\n")
+    place = tmp_path / "stored"
+    place.mkdir()
+    assert ingest(Ml1m(path=tmp_path), IngestRule(deleted=tmp_path / "deleted.csv"), place) == 1
+    assert read_counts(place)["this_reading"]["deleted"] == 1
