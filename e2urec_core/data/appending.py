@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.interactions import INTERACTIONS
 from e2urec_core.data.deletions import Deletions
-from e2urec_core.data.interaction_rows import Rows, numbered, read_part, write_part, write_table
+from e2urec_core.data.interaction_rows import Rows, numbered, read_part, write_part
 from e2urec_core.data.places import FACTS, part_file, part_files
 from e2urec_core.errors import DamagedArtifact
 
@@ -102,16 +101,16 @@ def link_parts(earlier: Path, place: Path, deletions: Deletions) -> Held:
     verify_parts(earlier)
     cuts, came_back, spans = deletions.frame(), set(), []
     count = likes = dropped = 0
-    for number, part in enumerate(parts):
+    for part in parts:
+        # A part of which nothing is left is not written, and later ones move up.
+        target = part_file(place, len(part_files(place)))
         rows = pl.concat(read_part(part)).join(cuts, on="user_id", how="left", maintain_order="left")
         kept = rows.filter(pl.col("deleted_at_s").is_null() | (pl.col("timestamp_s") > pl.col("deleted_at_s")))
         back = kept["name"].drop_nulls().unique()
         if kept.height == rows.height and back.is_empty():
-            _link(part, part_file(place, number))
+            _link(part, target)
         elif kept.height:
-            write_part(numbered(kept.with_columns(user_id=pl.coalesce("name", "user_id"))), part_file(place, number))
-        else:
-            write_table(INTERACTIONS.schema().empty_table(), part_file(place, number))
+            write_part(numbered(kept.with_columns(user_id=pl.coalesce("name", "user_id"))), target)
         came_back |= set(back)
         dropped += rows.height - kept.height
         count, likes = count + kept.height, likes + int(kept["label"].sum())

@@ -179,3 +179,15 @@ def test_the_stage_appends_and_takes_an_equal_append_from_the_store(prefect: Non
     assert (second.rows, second.parents) == (3, (first.digest,))
     assert ingest(later, IngestRule(onto=first.digest), first) == second
     assert room.journal.record.stages["ingest"].state == "cached"
+
+
+def test_what_is_left_after_deletions_passes_the_gate_even_where_a_whole_part_went(tmp_path: Path) -> None:
+    from tasks import _gate
+
+    keeping = Store(tmp_path / "store")
+    first = publish(keeping, dataset(tmp_path, FIRST))
+    deleted = tmp_path / "deleted.csv"
+    deleted.write_text(f"user_id,deleted_at\nanna,{NOW + 15}\nben,{NOW + 15}\n")
+    second = keeping.open(publish(keeping, dataset(tmp_path, SECOND), first, IngestRule(deleted=deleted)))
+    assert [part.name for part in part_files(second)] == ["part-00000.parquet"]
+    _gate.check(Stored, second, {})
