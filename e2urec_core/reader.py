@@ -1,4 +1,4 @@
-"""Runs an encoder-decoder at the answer position alone: one decoder position, and only the words that are asked for.
+"""Runs a network at the answer position alone: one position a row, and only the words that are asked for.
 
 The networks are those of transformers, with or without an adapter of peft; nothing of them is changed.
 """
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from e2urec_core.errors import BadSetting
 from e2urec_core.ops.answers import some_words
 
 
@@ -43,20 +44,58 @@ class AnswerReader(torch.nn.Module):
         ).last_hidden_state[:, -1]
         if getattr(base.config, "scale_decoder_outputs", False):
             decoded = decoded * base.config.d_model**-0.5
-        words, bias = base.get_output_embeddings().weight, getattr(base, "final_logits_bias", None)
-        # One position a row is cheap in 32 bits, and 16 would round p(Yes) in its second digit.
-        with torch.autocast(decoded.device.type, enabled=False):
-            if support is not None:
-                return some_words(decoded.float(), words.float(), None if bias is None else bias[0].float(), support, remainder)
-            logits: Tensor = decoded.float() @ words.float().T
-            return logits if bias is None else logits + bias
+        return self._said(decoded, getattr(base, "final_logits_bias", None), support, remainder)
 
     def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
         """What the encoder gives for every token."""
         states: Tensor = self._base.get_encoder()(input_ids=token_ids, attention_mask=mask.to(torch.int64)).last_hidden_state
         return states
 
+    def _said(self, decoded: Tensor, bias: Tensor | None, support: Tensor | None, remainder: str) -> Tensor:
+        """Logits of states at the answer position, (row, width)."""
+        words = self._base.get_output_embeddings().weight
+        # One position a row is cheap in 32 bits, and 16 would round p(Yes) in its second digit.
+        with torch.autocast(decoded.device.type, enabled=False):
+            if support is not None:
+                return some_words(decoded.float(), words.float(), None if bias is None else bias.reshape(-1).float(), support, remainder)
+            logits: Tensor = decoded.float() @ words.float().T
+            return logits if bias is None else logits + bias
+
     @property
     def _base(self) -> Any:
         network: Any = self.network
         return network.get_base_model() if hasattr(network, "peft_config") else network
+
+
+class NextTokenReader(AnswerReader):
+    """A network without an encoder: the answer is what follows each row's last token."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        """Read `network`; there is no decoder to give anything to."""
+        super().__init__(network, ())
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, "row token"],
+        mask: Bool[Tensor, "row token"],
+        support: Int[Tensor, "row kept"] | None = None,
+        remainder: str = "none",
+        states: Float[Tensor, "row token width"] | None = None,
+    ) -> Float[Tensor, "row words"]:
+        """See `AnswerReader.forward`.
+
+        Rows are padded at the end, so every token stands at its own position, and none looks ahead to the padding.
+        """
+        assert states is None, "there is no encoder whose states could be given"
+        base = self._base
+        hidden = base.base_model(input_ids=token_ids, attention_mask=mask.to(torch.int64), use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        return self._said(last, getattr(base.get_output_embeddings(), "bias", None), support, remainder)
+
+    def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
+        """Refused: there is no encoder.
+
+        Raises:
+            BadSetting: Always.
+        """
+        raise BadSetting("`--cache.encoder-states true` is refused: this network has no encoder", hint="leave it out")

@@ -21,8 +21,9 @@ from torch import Tensor
 from e2urec_core.data.batches import Batch, Prompts, tokenise
 from e2urec_core.data.places import TOKENIZER
 from e2urec_core.data.tokens import load_tokenizer
+from e2urec_core.errors import BadSetting
 from e2urec_core.ops.answers import yes_probability
-from e2urec_core.reader import AnswerReader
+from e2urec_core.reader import AnswerReader, NextTokenReader
 from e2urec_core.seeding import seeded
 from e2urec_core.settings import Lora, Settings
 
@@ -42,7 +43,7 @@ class Answers(Settings):
     no_id: int
     """Token id of the answer No."""
     decoder_prefix: tuple[int, ...]
-    """Token ids the decoder is given; the answer is read after the last of them."""
+    """Token ids the decoder is given; the answer is read after the last of them. None where the answer follows the prompt itself."""
     attention_targets: tuple[str, ...]
     """Names of the query and value projections, which carry the paper's adapters."""
     linear_targets: tuple[str, ...]
@@ -54,7 +55,7 @@ class Recommender:
     """A network with its tokenizer and answer facts.
 
     Args:
-        network: Encoder-decoder of transformers, with or without an adapter.
+        network: Network of transformers, with or without an adapter.
         tokenizer: Fast tokenizer.
         answers: Where and how the network answers.
     """
@@ -65,7 +66,8 @@ class Recommender:
 
     def reader(self) -> AnswerReader:
         """Runs the network at the answer position alone."""
-        return AnswerReader(self.network, self.answers.decoder_prefix)
+        prefix = self.answers.decoder_prefix
+        return AnswerReader(self.network, prefix) if prefix else NextTokenReader(self.network)
 
     def logits(self, batch: Batch) -> Float[Tensor, "row vocab"]:
         """Outputs at the answer position, with gradients where the network has them."""
@@ -98,9 +100,16 @@ class Recommender:
         return scores
 
     def with_adapter(self, lora: Lora, seed: int) -> Recommender:
-        """A copy whose only trainable weights are a fresh adapter drawn from the seed; this recommender is left as it is."""
-        from peft import LoraConfig, get_peft_model
+        """A copy whose only trainable weights are a fresh adapter drawn from the seed; this recommender is left as it is.
 
+        Raises:
+            BadSetting: The adapter is for the decoder alone, and there is no encoder beside it.
+        """
+        from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        if lora.layers == "decoder" and not self.answers.decoder_prefix:
+            raise BadSetting("`lora.layers decoder` is refused: this network has no encoder", hint="take `lora.layers all`")
         targets = self.answers.attention_targets if lora.targets == "attention" else self.answers.linear_targets
         blocks = r".*\bdecoder\.(?:.*\.)?" if lora.layers == "decoder" else r"(?:.*\.)?"
         config = LoraConfig(
@@ -109,6 +118,10 @@ class Recommender:
             lora_dropout=lora.dropout,
             target_modules=f"{blocks}(?:{'|'.join(targets)})",
             bias="none",
+            # GPT-2 keeps its linear layers the other way round.
+            fan_in_fan_out=any(
+                isinstance(layer, Conv1D) for name, layer in self.network.named_modules() if name.rsplit(".")[-1] in targets
+            ),
         )
         with seeded(seed, "adapter-weights"):
             network = get_peft_model(copy.deepcopy(self.network), config)
@@ -153,18 +166,23 @@ class Recommender:
         logging.disable_progress_bar()
         network: Any = self.network
         assert not self.has_adapter, "merge the adapter before saving: its base is the model that still remembers"
-        network.save_pretrained(folder, safe_serialization=True)
+        # One file of weights, whatever its size: what others name and hash.
+        network.save_pretrained(folder, safe_serialization=True, max_shard_size="1000TB")
         (folder / TOKENIZER).write_text(self.tokenizer.to_str())
         (folder / ANSWERS).write_text(json.dumps(self.answers.canonical(), sort_keys=True))
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Recommender:
     """The recommender that `save` wrote into `folder`; nothing in it is unpickled or run."""
-    from transformers import AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    network = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    network = auto.from_pretrained(
+        folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    )
     # Where the weights were read from is no business of what is made of them.
     network.name_or_path = network.config._name_or_path = ""
     answers = Answers.model_validate_json((folder / ANSWERS).read_bytes())

@@ -105,7 +105,7 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
         )
     checkpoints = None if stage.checkpoints is None else root / stage.checkpoints
     if checkpoints and alone:
-        checkpoints /= _fingerprint(stage, root)
+        checkpoints /= _fingerprint(stage, root, given)
     bench = open_bench(stage.seat, watch, checkpoints)
     try:
         rows: int = function(**given, bench=bench, place=root / stage.place)
@@ -120,14 +120,15 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
     return rows
 
 
-def _fingerprint(stage: StageFile, root: Path) -> str:
-    """Digest of what decides what the stage gives: its rules, its seat and the bytes of its inputs."""
+def _fingerprint(stage: StageFile, root: Path, given: Mapping[str, Any]) -> str:
+    """Digest of what decides what the stage gives: its rules, its seat and the bytes of its inputs, a backbone's checkpoint among them."""
     from e2urec_core.artifacts import digest_of, file_digest
 
     folders = [*filter(None, stage.folders.values()), *(folder for _, folder in stage.models)]
     files = [path for folder in folders for path in sorted((root / folder).rglob("*")) if path.is_file()]
     told = stage.model_dump(mode="json", include={"stage", "rules", "subject", "models"})
-    return digest_of([told, stage.seat.keyed(), [file_digest(path) for path in files]])
+    started_from = [value.fingerprint() for value in given.values() if hasattr(value, "fingerprint")]
+    return digest_of([told, stage.seat.keyed(), [file_digest(path) for path in files], started_from])
 
 
 def _refusal(error: ValidationError, whose: str) -> BadSetting:

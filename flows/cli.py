@@ -67,6 +67,7 @@ def unlearn(
     run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
     place = _prepare(workspace)
     run.dataset.fingerprint()
+    run.backbone.fingerprint()
     from flows.unlearn import unlearn as unlearn_flow
 
     name = unlearn_flow(run, str(place))

@@ -53,7 +53,7 @@ def smoke(dataset: str, backbone: str, method: str) -> Sections:
         "prompt": _template(dataset),
         "split": {"last_examples": 20_000},
         "forget": {"share": 0.2},
-        "backbone": {"vocabulary": 4000},
+        "backbone": {"vocabulary": 4000} if backbone.startswith("tiny") else {},
         "training": {"num_epochs": 4, "batch_size": 64, "learning_rate": 1e-3},
         "augment": {"num_epochs": 2, "batch_size": 64, "learning_rate": 5e-4},
         "method": {"suppression": 4.0, "training": {"num_epochs": 2, "batch_size": 64, "learning_rate": 4e-3}}

@@ -17,7 +17,7 @@ from e2urec_core.data.split import SplitRule
 from e2urec_core.datasets.base import Dataset
 from e2urec_core.errors import BadSetting
 from e2urec_core.methods.base import Method
-from e2urec_core.plugins import load
+from e2urec_core.plugins import load, word
 from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
 
@@ -132,7 +132,9 @@ def change_run(run: Run, flags: Mapping[str, str]) -> Run:
 
 def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> Run:
     """The run that `sections` describe once `flags` are put in."""
-    return filled(Run, sections, members, flags)
+    run = filled(Run, sections, members, flags)
+    _refuse_without_encoder(run)
+    return run
 
 
 def filled(owner: type[S], sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> S:
@@ -182,6 +184,18 @@ def bad_value(error: ValidationError, members: Mapping[str, type[BaseModel]], wh
     given = first["input"]
     shown = f"`{flag(path)} {given}`" if isinstance(given, str | int | float) else f"`{flag(path)}`"
     return BadSetting(f"{shown} is refused: {said}{more}", hint=sentence or f"see the settings of `{flag(path[:1])}` with `--help`")
+
+
+def _refuse_without_encoder(run: Run) -> None:
+    """Refuse what only an encoder-decoder can do, before anything is trained."""
+    asked = {
+        "--method.lora.layers decoder": run.method.freezes_encoder(),
+        "--augment.lora.layers decoder": run.augment.trains == "adapter" and run.augment.lora.layers == "decoder",
+        "--cache.encoder-states true": bool(run.cache.encoder_states),
+    }
+    for setting, is_asked in asked.items():
+        if is_asked and not run.backbone.has_encoder:
+            raise BadSetting(f"`{setting}` is refused: `{word(run.backbone.kind)}` has no encoder", hint="leave it out")
 
 
 def _may_be_absent(path: list[str], members: Mapping[str, type[BaseModel]], whole: type[BaseModel]) -> bool:

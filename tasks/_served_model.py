@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mlflow.pyfunc import PythonModel
 from tokenizers import Tokenizer
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 BATCH_SIZE = 64
 
@@ -24,8 +24,10 @@ class Recommender(PythonModel):
         folder = Path(context.artifacts["bundle"])
         self.answers = json.loads((folder / "answers.json").read_text())
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.network = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        self.network = auto.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         ).eval()
 
     def predict(self, context, model_input, params=None):
@@ -40,10 +42,19 @@ class Recommender(PythonModel):
                 longest = max(len(encoded[place]) for place in places)
                 ids = torch.tensor([encoded[place] + [0] * (longest - len(encoded[place])) for place in places])
                 mask = torch.tensor([[1] * len(encoded[place]) + [0] * (longest - len(encoded[place])) for place in places])
-                prefix = torch.tensor([self.answers["decoder_prefix"]]).expand(len(places), -1)
-                logits = self.network(input_ids=ids, attention_mask=mask, decoder_input_ids=prefix, use_cache=False).logits[:, -1, pair]
+                logits = self.logits(ids, mask)[:, pair]
                 scores[places] = torch.sigmoid(logits[:, 0].double() - logits[:, 1].double()).numpy()
         return scores
+
+    def logits(self, ids, mask):
+        """What the network says at the answer position, (row, word)."""
+        prefix = self.answers["decoder_prefix"]
+        if prefix:
+            given = torch.tensor([prefix]).expand(len(ids), -1)
+            return self.network(input_ids=ids, attention_mask=mask, decoder_input_ids=given, use_cache=False).logits[:, -1]
+        # Without a decoder apart, the answer follows each prompt's last token.
+        hidden = self.network.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return self.network.get_output_embeddings()(hidden[torch.arange(len(ids)), mask.sum(dim=1) - 1])
 
 
 mlflow.models.set_model(Recommender())

@@ -167,10 +167,9 @@ def stage_key(name: str, writes: type[Artifact], given: Mapping[str, Any]) -> st
 def _plain(value: Any) -> Any:
     if isinstance(value, Artifact):
         return value.digest
-    if isinstance(value, Seat):
-        return value.keyed()
     if isinstance(value, Settings):
-        told = value.canonical()
+        keyed = getattr(value, "keyed", value.canonical)
+        told = keyed()
         fingerprint = getattr(value, "fingerprint", None)
         return {**told, "fingerprint": fingerprint()} if fingerprint else told
     if isinstance(value, list | tuple):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars
     from tokenizers import Tokenizer
 
+    from e2urec_core.backbones.base import Backbone
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.logit_cache import TeacherCache
     from e2urec_core.engine import Bench
@@ -37,6 +38,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
 
+# Of backbones that start from nothing.
 SMALL_BACKBONE = {"width": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "inner_width": 32, "vocabulary": 320}
 
 
@@ -79,17 +81,50 @@ def tiny_examples(tiny_interactions: Path, tiny_folders: tuple[Path, Path]) -> p
 
 
 @pytest.fixture(scope="session")
-def build_tiny(tiny_examples: polars.DataFrame) -> Callable[..., Recommender]:
-    """Builds an untrained recommender of the smallest size: `build_tiny("tiny_t5", seed=0)`."""
+def training_prompts(tiny_examples: polars.DataFrame) -> list[str]:
+    """The prompts of the tiny training rows."""
+    texts: list[str] = tiny_examples.filter(tiny_examples["split"] == "train")["prompt"].to_list()
+    return texts
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(training_prompts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of a small random checkpoint, to be left as it is: `small_checkpoint("causal_lm:llama", seed=0)`."""
+    from small_checkpoints import write_checkpoint
+
+    written: dict[tuple[str, int], Path] = {}
+
+    def folder(variant: str, seed: int = 0) -> Path:
+        if (variant, seed) not in written:
+            place = tmp_path_factory.mktemp("checkpoint") / variant.replace(":", "-")
+            written[variant, seed] = write_checkpoint(variant, place, training_prompts, seed)
+        return written[variant, seed]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_backbone(small_checkpoint: Callable[..., Path]) -> Callable[..., Backbone]:
+    """The smallest backbone: `small_backbone("tiny_t5")`, `small_backbone("causal_lm:gpt2", seed=0)` from a drawn checkpoint."""
     from e2urec_core.backbones.base import Backbone
 
-    texts = tiny_examples.filter(tiny_examples["split"] == "train")["prompt"].to_list()
+    def settings(variant: str, seed: int = 0, **knobs: object) -> Backbone:
+        kind, _, name = variant.partition(":")
+        small = {"checkpoint": str(small_checkpoint(variant, seed)), "dropout": 0.0} if name else SMALL_BACKBONE
+        return Backbone.model_validate({"kind": kind, **small, **knobs})
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def build_tiny(small_backbone: Callable[..., Backbone], training_prompts: list[str]) -> Callable[..., Recommender]:
+    """Builds an untrained recommender of the smallest size: `build_tiny("tiny_t5", seed=0)`."""
     tokenizers: dict[Backbone, Tokenizer] = {}
 
-    def build(kind: str, seed: int = 0, **knobs: object) -> Recommender:
-        backbone = Backbone.model_validate({"kind": kind, **SMALL_BACKBONE, **knobs})
+    def build(variant: str, seed: int = 0, **knobs: object) -> Recommender:
+        backbone = small_backbone(variant, seed, **knobs)
         if backbone not in tokenizers:
-            tokenizers[backbone] = backbone.tokenizer(texts)
+            tokenizers[backbone] = backbone.tokenizer(training_prompts)
         return backbone.build(tokenizers[backbone], seed)
 
     return build

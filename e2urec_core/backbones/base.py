@@ -7,11 +7,13 @@ position the answer stands, and which layers carry an adapter.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from e2urec_core.errors import BadBackbone
+from e2urec_core.plugins import word
 from e2urec_core.settings import Plugin
 
 if TYPE_CHECKING:
@@ -26,6 +28,20 @@ class Backbone(Plugin):
     """Settings of one architecture."""
 
     package: ClassVar[str] = "e2urec_core.backbones"
+    has_encoder: ClassVar[bool] = True
+    """Whether it is an encoder-decoder; without an encoder there are no encoder states to keep, and no decoder's blocks apart."""
+
+    def fingerprint(self) -> str:
+        """Digest of what it depends on beside its settings: the bytes of a checkpoint's files, or the empty text.
+
+        Raises:
+            UserError: A checkpoint is not there, or cannot be read.
+        """
+        return ""
+
+    def keyed(self) -> dict[str, Any]:
+        """The settings that decide, together with the fingerprint, what it builds."""
+        return self.canonical()
 
     def tokenizer(self, prompts: Iterable[str]) -> Tokenizer:
         """The tokenizer of this backbone.
@@ -75,22 +91,125 @@ class TinyBackbone(Backbone):
         return self
 
 
-def answer_id(tokenizer: Tokenizer, word: str) -> int:
+class CheckpointBackbone(Backbone):
+    """A network with its tokenizer that somebody has published, as a folder or on the hub."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """Architectures that it reads; none for all."""
+    has_longest_input: ClassVar[bool] = True
+    """Whether it has positions for so many tokens and no more."""
+    dropouts: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """What the configuration may call its dropouts; the first group that is there is set."""
+    projections: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """What query and value projections may be called."""
+
+    checkpoint: str | None = None
+    """Folder of the checkpoint, or its name on the Hugging Face hub; it must be given."""
+    revision: str = Field("main", min_length=1)
+    """Branch, tag or commit on the hub."""
+    offline: Literal["auto", "on"] = "auto"
+    """`auto` asks the hub for what its cache on this machine lacks; `on` never asks it."""
+    max_tokens: int = Field(512, ge=16, le=1_048_576)
+    """Longest prompt in tokens; the oldest end is cut."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of activations dropped while training; without a number, the checkpoint's own."""
+
+    def fingerprint(self) -> str:
+        """See `Backbone.fingerprint`."""
+        from e2urec_core.pretrained.folders import fingerprint
+
+        return fingerprint(self._folder())
+
+    def keyed(self) -> dict[str, Any]:
+        """See `Backbone.keyed`: where the files lie decides nothing, what is in them does."""
+        return {name: value for name, value in self.canonical().items() if name not in ("checkpoint", "revision", "offline")}
+
+    def tokenizer(self, prompts: Iterable[str]) -> Tokenizer:
+        """See `Backbone.tokenizer`; nothing is trained."""
+        from e2urec_core.pretrained.networks import refuse_too_long
+        from e2urec_core.pretrained.words import open_tokenizer
+
+        folder = self._folder()
+        config = self._config(folder)
+        if self.has_longest_input:
+            refuse_too_long(config, self.max_tokens)
+        tokenizer = open_tokenizer(folder, self.max_tokens)
+        # Before anything is computed with it.
+        self.answers_of(tokenizer)
+        return tokenizer
+
+    def build(self, tokenizer: Tokenizer, seed: int) -> Recommender:
+        """See `Backbone.build`; the seed decides nothing of a whole checkpoint."""
+        from e2urec_core.pretrained.networks import adapter_targets, open_network, refuse_too_long, set_dropout, try_out
+        from e2urec_core.pretrained.words import refuse_uncovered
+        from e2urec_core.recommender import Answers, Recommender
+
+        folder = self._folder()
+        config = self._config(folder)
+        if self.has_longest_input:
+            refuse_too_long(config, self.max_tokens)
+        set_dropout(config, self.dropouts, self.dropout)
+        yes, no = self.answers_of(tokenizer)
+        network: Any = open_network(folder, config, seed)
+        refuse_uncovered(tokenizer, network.get_input_embeddings().num_embeddings)
+        attention, linear = adapter_targets(network, self.projections)
+        answers = Answers(
+            yes_id=yes,
+            no_id=no,
+            decoder_prefix=self.prefix_of(tokenizer, config),
+            attention_targets=attention,
+            linear_targets=linear,
+        )
+        recommender = Recommender(network, tokenizer, answers)
+        try_out(recommender)
+        return recommender
+
+    def answers_of(self, tokenizer: Tokenizer) -> tuple[int, int]:
+        """Token ids of Yes and of No where they are said: by themselves, as the decoder's target.
+
+        Raises:
+            BadBackbone: An answer is not one token, or both are the same one.
+        """
+        from e2urec_core.pretrained.words import choose_answers, target_spellings
+
+        return choose_answers(tokenizer, target_spellings(tokenizer), (YES, NO))
+
+    def prefix_of(self, tokenizer: Tokenizer, config: Any) -> tuple[int, ...]:
+        """What the decoder is given before the answer: its start, and what the tokenizer puts before a text."""
+        from e2urec_core.pretrained.words import frame
+
+        start = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.pad_token_id
+        if start is None:
+            raise BadBackbone("the checkpoint does not say with which token its decoder starts", hint="add `decoder_start_token_id`")
+        return (int(start), *frame(tokenizer)[0])
+
+    def _folder(self) -> Path:
+        from e2urec_core.pretrained.folders import find
+
+        return find(self.checkpoint, self.revision, self.offline)
+
+    def _config(self, folder: Path) -> Any:
+        from e2urec_core.pretrained.networks import config_of
+
+        return config_of(folder, encoder=self.has_encoder, model_types=self.model_types, word=word(self.kind))
+
+
+def answer_id(tokenizer: Tokenizer, answer: str) -> int:
     """Token id of an answer word.
 
     Raises:
         BadBackbone: The word is not exactly one known token.
     """
-    encoded = tokenizer.encode(word, add_special_tokens=False)
+    encoded = tokenizer.encode(answer, add_special_tokens=False)
     if len(encoded.ids) != 1:
         raise BadBackbone(
-            f"the answer `{word}` is {len(encoded.ids)} tokens instead of one, so its probability cannot be read at one position",
+            f"the answer `{answer}` is {len(encoded.ids)} tokens instead of one, so its probability cannot be read at one position",
             facts={"tokens": " ".join(encoded.tokens)},
             hint="take a tokenizer that knows both answers as words",
         )
     unknown = getattr(tokenizer.model, "unk_token", None)
     if encoded.tokens[0] in ("<unk>", unknown):
-        raise BadBackbone(f"the tokenizer does not know the answer `{word}`", hint="take a tokenizer that knows both answers as words")
+        raise BadBackbone(f"the tokenizer does not know the answer `{answer}`", hint="take a tokenizer that knows both answers as words")
     return int(encoded.ids[0])
 
 
@@ -128,7 +247,7 @@ def train_tokenizer(prompts: Iterable[str], vocabulary: int, special: tuple[str,
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[*special, *(AddedToken(word, single_word=True) for word in (YES, NO))],
+        special_tokens=[*special, *(AddedToken(answer, single_word=True) for answer in (YES, NO))],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

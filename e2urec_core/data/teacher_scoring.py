@@ -33,6 +33,7 @@ from e2urec_core.data.batches import Prompts, under_budget
 from e2urec_core.data.places import TOKENIZER
 from e2urec_core.data.streaming import write_row_groups
 from e2urec_core.engine import Bench, Read
+from e2urec_core.errors import BadSetting
 from e2urec_core.ops.answers import narrow
 from e2urec_core.recommender import Answers, Recommender
 from e2urec_core.seeding import numpy_generator
@@ -195,6 +196,8 @@ def _schema(part: Part, original: Recommender, rule: CacheRule, stamp: Stamp, be
     # How many rows are kept belongs to the request, not to what a row's outputs are.
     kept_how = rule.model_copy(update={"retained_per_forgotten": None}).canonical()
     where = {"precision": bench.precision, "device": bench.device.type, "token_budget": bench.token_budget}
+    if rule.encoder_states and not original.answers.decoder_prefix:
+        raise BadSetting("`--cache.encoder-states true` is refused: this network has no encoder", hint="leave it out")
     if rule.encoder_states:
         where |= {"state_width": network.config.hidden_size}  # type: ignore[union-attr]
     facts = {**asdict(stamp), "rule": kept_how, "seed": bench.seed, **where}

@@ -1,6 +1,7 @@
 """What the battery needs to run a member it has never heard of: small settings, and an invented source for datasets that read files.
 
-A new plugin is picked up by itself. Only a dataset with a `path` needs a line in `MINI_FOLDERS`.
+A new plugin is picked up by itself. Only a dataset with a `path` needs a line in `MINI_FOLDERS`, and a backbone with a `checkpoint` one
+in `CHECKPOINTS` of `tests/small_checkpoints.py`.
 """
 
 from __future__ import annotations
@@ -145,12 +146,15 @@ def every_member(family: type[Plugin]) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `method_kind`, `dataset_kind` or `backbone_kind` for every member, and `member` for all of them."""
+    from small_checkpoints import variants
+
     from e2urec_core.backbones.base import Backbone
 
     families = {"method_kind": Method, "dataset_kind": Dataset, "backbone_kind": Backbone}
     for name, family in families.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, every_member(family))
+            members = every_member(family)
+            metafunc.parametrize(name, variants(members) if family is Backbone else members)
     if "member" in metafunc.fixturenames:
         pairs = [(family, kind) for family in families.values() for kind in every_member(family)]
         metafunc.parametrize(("family", "kind"), pairs, ids=[kind for _, kind in pairs])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2urec_core.artifacts import Examples, Original, Retrained, Tokens
+from e2urec_core.backbones.causal_lm import CausalLm
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.datasets.ml_1m import Ml1m
 from e2urec_core.datasets.sample import Sample
@@ -163,3 +166,17 @@ def test_the_key_is_the_same_in_a_process_with_another_order_of_sets() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment).stdout.strip()
     assert there == stage_key("x", Original, {"dataset": Sample(), "method": E2URec()})
+
+
+def test_a_checkpoint_counts_by_its_bytes_wherever_it_lies(small_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    def of(folder: Path, **more: Any) -> str:
+        return key(backbone=CausalLm(checkpoint=str(folder), **more))
+
+    first = small_checkpoint("causal_lm:gpt2")
+    moved = Path(shutil.copytree(first, tmp_path / "moved"))
+    assert of(moved) == of(first) == of(first, offline="on")
+    assert of(first, max_tokens=64) != of(first)
+    assert of(first, dropout=0.2) != of(first)
+    assert of(small_checkpoint("causal_lm:gpt2", seed=1)) != of(first)
+    (moved / "model.safetensors").write_bytes((small_checkpoint("causal_lm:gpt2", seed=1) / "model.safetensors").read_bytes())
+    assert of(moved) != of(first)
