@@ -28,7 +28,7 @@ from e2urec_core.ops.answers import answer_nll
 from e2urec_core.recommender import Recommender
 from e2urec_core.seeding import seeded
 from e2urec_core.settings import Training
-from e2urec_core.training_state import CurvePoint, Fitted, TrainingState, rate_factor
+from e2urec_core.training_state import CurvePoint, Fitted, TrainingState, descended, rate_factor
 
 D = TypeVar("D", bound=Drawn)
 # The only part of an ordinary training: of its rows, and of its loss.
@@ -158,7 +158,8 @@ class _Loop:
         state.curve.append(point)
         state.in_pass += 1
         if state.risen(training.diverged_above):
-            raise self.diverged("loss", point.loss, at)
+            kept = descended(point)
+            raise self.diverged("loss" if kept == point.loss else "descended part of the loss", kept, at)
         return due
 
     def _descend(self, made: list[Loaded], at: int) -> tuple[dict[str, float], bool, bool]:

@@ -88,7 +88,10 @@ class TrainingState:
         return self.patience > 0 and len(self.losses) - self.best_check >= self.patience
 
     def risen(self, above: float) -> bool:
-        """Whether the last block of steps has a mean loss over `above` times the smallest block's, and one nat more."""
+        """Whether the last block of steps has a mean loss over `above` times the smallest block's, and one nat more.
+
+        Parts that are ascended are left out; see `descended`.
+        """
         if len(self.curve) % BLOCK:
             return False
         mean = _mean(self.curve[-BLOCK:])
@@ -157,7 +160,12 @@ class TrainingState:
 
 
 def _mean(points: Sequence[CurvePoint]) -> float:
-    return sum(point.loss for point in points) / len(points)
+    return sum(map(descended, points)) / len(points)
+
+
+def descended(point: CurvePoint) -> float:
+    """A step's loss without its negative parts: those are ascended, and sink without end because they are meant to."""
+    return point.loss - sum(min(part, 0.0) for part in point.parts.values())
 
 
 def rate_factor(at: int, num_steps: int, training: Training) -> float:

@@ -2,15 +2,16 @@
 
 One new method = one new file in this folder: a frozen class whose fields are the knobs and whose `unlearn` is the algorithm in its
 paper's order. A method sees the opened problem and nothing else; there is no test split in it, so that peeking is impossible.
+A method without teachers that trains on forgotten and retained rows side by side is a `Trainer` and takes `side_by_side`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from e2urec_core.artifacts import Artifact
-from e2urec_core.settings import Plugin
+from e2urec_core.settings import Lora, Plugin
 
 if TYPE_CHECKING:
     from e2urec_core.data.batches import Prompts
@@ -58,6 +59,7 @@ class Method(Plugin):
     package: ClassVar[str] = "e2urec_core.methods"
     title: ClassVar[str] = ""
     needs: ClassVar[frozenset[type[Artifact]]] = frozenset()
+    trains_nothing: ClassVar[bool] = False
 
     def wants(self, artifact: type[Artifact]) -> bool:
         """Whether `artifact` must exist before this method can run."""
@@ -79,6 +81,19 @@ class Method(Plugin):
             Diverged: The loss is no longer a finite number.
         """
         raise AssertionError(f"{type(self).__name__} does not unlearn")
+
+
+class Trainer(Method):
+    """Knobs of a method that trains a copy of the original: all of its weights, or an adapter."""
+
+    trains: Literal["network", "adapter"] = "network"
+    """What is trained: every weight, as in the source, or an adapter, which is cheaper and is merged at the end."""
+    lora: Lora = Lora()
+    """The adapter, where one is trained."""
+
+    def student(self, original: Recommender, bench: Bench) -> Recommender:
+        """A copy of `original` with the weights that are to be trained."""
+        return original.with_adapter(self.lora, bench.seed) if self.trains == "adapter" else original.trainable()
 
 
 def refuse_nothing_to_forget(problem: Problem) -> None:
