@@ -127,13 +127,43 @@ def summary(document: ReportDocument) -> str:
     if subject is None:
         return "Nothing was unlearned in this run: the table holds the poles of the comparison only."
     name = title(document, subject.method)
-    said = [_on_forgotten_rows(document, subject, original, retrain, name), _on_test_rows(subject, retrain, name)]
+    said = [
+        _on_power(document, original),
+        _on_forgotten_rows(document, subject, original, retrain, name),
+        _on_test_rows(subject, retrain, name),
+    ]
     if subject.residual is not None:
         said.append(
             f"On the forgotten rows its p(Yes) is {share(subject.residual)} times as far from Retrain's as Original's is "
             "(0 = equal to Retrain, 1 = nothing was done)."
         )
     return " ".join(sentence for sentence in said if sentence)
+
+
+def can_be_measured(document: ReportDocument) -> bool | None:
+    """Whether Original lies further from Retrain on the forgotten rows than Retrains of other seeds do; None where that is unknown.
+
+    Where it does not, there is nothing to forget that the set-up could show, whatever a method gives.
+    """
+    original, floor = document.row(ORIGINAL), document.seed_floor
+    if original is None or original.jsd is None or floor is None or floor.jsd is None:
+        return None
+    return original.jsd > floor.jsd.high
+
+
+def _on_power(document: ReportDocument, original: MethodRow | None) -> str:
+    if can_be_measured(document) is not False:
+        return ""
+    floor = document.seed_floor
+    assert original is not None
+    assert original.jsd is not None
+    assert floor is not None
+    assert floor.jsd is not None
+    return (
+        f"No forgetting can be measured in this set-up: on the forgotten rows Original lies {distance(original.jsd)} nats (JSD) from "
+        f"Retrain, and Retrains of other seeds up to {distance(floor.jsd.high)}. More passes over the rows (--training.num-epochs), more "
+        "forgotten users (--forget.share) or users whose labels are polluted (--forget.cohort) would leave something to forget."
+    )
 
 
 def _on_forgotten_rows(

@@ -22,6 +22,7 @@ from e2urec_core.report import (
     summary,
     text_table,
 )
+from e2urec_core.report.wording import can_be_measured
 
 HOSTILE = '<script>alert(\'x\')</script>" onload="x" $\\frac$ {{ 7 * 7 }} \x07 ]]>'
 
@@ -164,6 +165,21 @@ def test_the_summary_says_where_the_subject_lies_to_the_seed_floor(forget_auc: f
     assert f"E2URec lies {place} the seed floor of 0.4300 to 0.4700" in summary(
         document(rows=[*poles, subject.model_copy(update={"forget_auc": forget_auc})])
     )
+
+
+@pytest.mark.parametrize(("jsd", "measurable"), [(0.0201, True), (0.02, False), (0.001, False), (None, None)])
+def test_a_set_up_in_which_the_original_is_like_another_retrain_is_told_first(jsd: float | None, measurable: bool | None) -> None:
+    # Retrains of other seeds lie 0.01 and 0.02 nats from the paired one.
+    original, *others = document().rows
+    judged = document(rows=[original.model_copy(update={"jsd": jsd}), *others])
+    assert can_be_measured(judged) is measurable
+    said = summary(judged)
+    assert said.startswith("No forgetting can be measured in this set-up") == (measurable is False)
+    if measurable is False:
+        assert "up to 0.0200." in said
+        assert "--training.num-epochs" in said
+        assert "--forget.share" in said
+    assert can_be_measured(without_floor()) is None
 
 
 def test_every_number_of_the_summary_stands_in_the_table() -> None:
