@@ -14,6 +14,7 @@ import torch
 
 from data_contracts.scores import SCORES
 from e2urec_core.checkpoints import KeptTables
+from e2urec_core.data import places
 from e2urec_core.data.batches import Prompts
 from e2urec_core.data.streaming import write_row_groups
 from e2urec_core.engine import Bench
@@ -21,7 +22,7 @@ from e2urec_core.evaluation import GROUPS, Scored
 from e2urec_core.ops.answers import yes_probability
 from e2urec_core.recommender import Recommender, load
 
-FILE = "scores.parquet"
+FILE = places.SCORES
 ROWS_PER_GROUP = 16384
 
 

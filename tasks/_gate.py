@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2urec_core.artifacts import Artifact, Examples, Interactions, OriginalLogits, Scores, TeacherLogits, Tokens
+from e2urec_core.data import places
 from e2urec_core.errors import ContractBroken
 
 if TYPE_CHECKING:
@@ -73,22 +74,21 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
     if kind is Interactions:
         from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
         from data_contracts.quarantine import QUARANTINE
-        from e2urec_core.data.places import part_files
 
-        parts = [(str(part.relative_to(place)), INTERACTIONS) for part in part_files(place) if part.stat().st_nlink == 1]
-        return [*parts, ("items.parquet", ITEMS), ("users.parquet", USERS), ("quarantine.parquet", QUARANTINE)]
+        parts = [(str(part.relative_to(place)), INTERACTIONS) for part in places.part_files(place) if part.stat().st_nlink == 1]
+        return [*parts, (places.ITEMS, ITEMS), (places.USERS, USERS), (places.QUARANTINE, QUARANTINE)]
     if kind is Examples:
         from data_contracts.examples import EXAMPLES
 
-        return [("examples.parquet", EXAMPLES)]
+        return [(places.EXAMPLES, EXAMPLES)]
     if kind is Scores:
         from data_contracts.scores import SCORES
 
-        return [("scores.parquet", SCORES)]
+        return [(places.SCORES, SCORES)]
     if kind is Tokens:
         from data_contracts.tokens import TOKENS
 
-        return [("tokens.parquet", TOKENS)]
+        return [(places.TOKENS, TOKENS)]
     if kind in (OriginalLogits, TeacherLogits):
         import pyarrow.parquet as pq
 

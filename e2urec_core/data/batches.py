@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from e2urec_core.data.ragged import encode
 from e2urec_core.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -142,11 +143,8 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 def tokenise(tokenizer: Tokenizer, example_ids: numpy.ndarray, labels: numpy.ndarray, prompts: Sequence[str]) -> Prompts:
     """Token ids of `prompts`, in their order."""
-    encoded = [row.ids for row in tokenizer.encode_batch_fast(list(prompts))]
-    starts = numpy.zeros(len(encoded) + 1, dtype=numpy.int64)
-    numpy.cumsum([len(ids) for ids in encoded], out=starts[1:])
-    flat = numpy.fromiter((token for ids in encoded for token in ids), dtype=numpy.int32, count=int(starts[-1]))
-    return Prompts(example_ids.astype(numpy.int64), labels.astype(numpy.int64), flat, starts)
+    made = encode(tokenizer, list(prompts), framed=True)
+    return Prompts(example_ids.astype(numpy.int64), labels.astype(numpy.int64), made.flat, made.starts)
 
 
 def pass_order(lengths: numpy.ndarray, batch_size: int, seed: int, number: int, purpose: str = "row-order") -> list[numpy.ndarray]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy
 import pyarrow as pa
 
-from e2urec_core.data.pieces import PieceTokenizer, Ragged, encode
+from e2urec_core.data.pieces import PieceTokenizer
 from e2urec_core.data.prompts import Catalogue, PromptRule, shown, texts
+from e2urec_core.data.ragged import Ragged, encode
 from e2urec_core.errors import BadInput
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import polars
 
 NEWEST_S = 4_102_444_800
-"""2100-01-01 00:00:00 UTC, as in the contract."""
+"""2100-01-01 00:00:00 UTC: the contract's, written out because a dataset is imported for its help without Arrow."""
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DATE = r"^(\d{4})[-/](\d{2})[-/](\d{2})(?:[T ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d+)?)? ?(?:Z|z|UTC|([+-]\d{2}):?(\d{2})?)?$"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.quarantine import QUARANTINE as QUARANTINE_TABLE
+from e2urec_core.data.files import FILE, LINE
 from e2urec_core.data.interaction_rows import Rows, ranked, write_table
 from e2urec_core.data.places import ITEMS, QUARANTINE
-from e2urec_core.datasets.base import FILE, LINE, RAW, RULE, Source, clean_title
+from e2urec_core.datasets.base import RAW, RULE, Source, clean_title
 from e2urec_core.errors import BadInput
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.relations import EXAMPLES_RELATION, LOGITS_RELATION, REQUEST_RELATION, SCORES_RELATION, TOKENS_RELATION
 from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Scores, TeacherLogits, Tokens
-from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, TOKENIZER, TOKENS, part_files
+from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, SCORES, TOKENIZER, TOKENS, part_files
 from e2urec_core.data.split import SPLITS
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _of_logits(place: Path, parents: Folders, part: str) -> dict[str, float] | N
 def _of_scores(place: Path, parents: Folders) -> dict[str, float] | None:
     if Tokens not in parents:
         return None
-    made = pq.read_table(place / "scores.parquet", columns=["example_id", "label"])
+    made = pq.read_table(place / SCORES, columns=["example_id", "label"])
     return _compared(made, pq.read_table(parents[Tokens] / TOKENS, columns=["example_id", "label"]))
 
 

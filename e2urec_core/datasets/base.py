@@ -17,7 +17,7 @@ from e2urec_core.settings import Plugin
 if TYPE_CHECKING:
     import polars
 
-RULE, FILE, LINE = "rule", "file", "line"
+RULE = "rule"
 RAW = {"user_id": "raw_user", "item_id": "raw_item", "rating": "raw_rating", "timestamp_s": "raw_time"}
 """Columns of a source that keep what stood in the file, as text, for rows that are put aside."""
 

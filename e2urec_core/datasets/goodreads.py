@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from e2urec_core.data.files import Files, find, unglobbed
+from e2urec_core.data.files import FILE, LINE, Files, find, unglobbed
+from e2urec_core.data.moments import NEWEST_S
 from e2urec_core.data.unreadable import reading
-from e2urec_core.datasets.base import FILE, LINE, Dataset, Source, canonical_id, clean_title, first_broken
+from e2urec_core.datasets.base import Dataset, Source, canonical_id, clean_title, first_broken
 from e2urec_core.errors import BadInput, BadSetting
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 Form = Literal["json", "csv"]
 DATED = "%a %b %d %H:%M:%S %z %Y"
 """As in `Fri Apr 19 08:15:15 -0700 2013`."""
-NEWEST_S = 4_102_444_800
-"""2100-01-01 00:00:00 UTC, as in the contract."""
 WHOLE = ("", "dedup")
 """What stands behind `goodreads_interactions` in the name of the complete file: nothing, or that repeated rows were taken out."""
 UNRATED, UNREAD = "not rated", "never read"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from e2urec_core.datasets.base import LINE, Dataset, Source
+from e2urec_core.data.files import LINE
+from e2urec_core.datasets.base import Dataset, Source
 from e2urec_core.seeding import numpy_generator
 
 if TYPE_CHECKING:

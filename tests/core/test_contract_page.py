@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,9 @@ from e2urec_core.data_page.shape import MOST_BARS, Bars, Shape, over_ratings, ov
 from e2urec_core.data_page.verdicts import RuleVerdict, TableVerdict
 from e2urec_core.datasets.sample import Sample
 from e2urec_core.errors import ContractBroken
+from tests.html_page import Page
 
 HOSTILE = '<script>alert(\'x\')</script>" onload="x" {{ 7 * 7 }} \x1b[31m\x07 ]]>'
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += f" {data} "
 
 
 def findings(**changes: Any) -> Findings:

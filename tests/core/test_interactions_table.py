@@ -431,3 +431,10 @@ def test_settings_make_a_round_trip_through_json() -> None:
 def test_importing_the_dataset_imports_no_polars() -> None:
     code = "import sys, e2urec_core.datasets.interactions; assert not {'polars', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_the_newest_moment_is_the_contracts() -> None:
+    from data_contracts.interactions import LAST_TIMESTAMP_S
+    from e2urec_core.data.moments import NEWEST_S
+
+    assert NEWEST_S == LAST_TIMESTAMP_S

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -23,26 +22,9 @@ from e2urec_core.report import (
     text_table,
 )
 from e2urec_core.report.wording import can_be_measured
+from tests.html_page import Page
 
 HOSTILE = '<script>alert(\'x\')</script>" onload="x" $\\frac$ {{ 7 * 7 }} \x07 ]]>'
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def document(**changes: Any) -> ReportDocument:
