@@ -6,6 +6,7 @@ shared: a test that changes it must work on a copy.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -134,9 +135,12 @@ def build_tiny(small_backbone: Callable[..., Backbone], training_prompts: list[s
 def rows_of(tiny_examples: polars.DataFrame) -> Callable[[Recommender, str], Prompts]:
     """Tokenises the examples of one part, or of all training rows: `rows_of(recommender, "forgotten")`, `rows_of(recommender, "train")`."""
 
+    from e2urec_core.data.tokens import user_numbers
+
     def rows(recommender: Recommender, part: str) -> Prompts:
         chosen = tiny_examples.filter(tiny_examples["split" if part == "train" else "part"] == part)
-        return recommender.prompts(chosen["example_id"].to_numpy(), chosen["label"].to_numpy(), chosen["prompt"].to_list())
+        prompts = recommender.prompts(chosen["example_id"].to_numpy(), chosen["label"].to_numpy(), chosen["prompt"].to_list())
+        return dataclasses.replace(prompts, users=user_numbers(chosen["user_id"].to_arrow().cast("string")).to_numpy())
 
     return rows
 

@@ -59,12 +59,14 @@ class Prompts:
         labels: int64, 0 or 1, one a prompt.
         flat: int32, the token ids of all prompts one after another.
         starts: int64, where each prompt starts in `flat`, and at the end the length of `flat`.
+        users: int64, the number of each prompt's user, one a prompt; None where nobody asks.
     """
 
     example_ids: numpy.ndarray
     labels: numpy.ndarray
     flat: numpy.ndarray
     starts: numpy.ndarray
+    users: numpy.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -84,7 +86,8 @@ class Prompts:
         starts = numpy.zeros(len(index) + 1, dtype=numpy.int64)
         numpy.cumsum(lengths, out=starts[1:])
         places = numpy.arange(int(starts[-1])) + numpy.repeat(self.starts[index] - starts[:-1], lengths)
-        return Prompts(self.example_ids[index], self.labels[index], self.flat[places], starts)
+        users = None if self.users is None else self.users[index]
+        return Prompts(self.example_ids[index], self.labels[index], self.flat[places], starts, users)
 
     def batch(self, index: numpy.ndarray) -> Batch:
         """The prompts at positions `index`, padded to the longest of them."""

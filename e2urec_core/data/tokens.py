@@ -1,10 +1,11 @@
-"""Turns the stored examples into token ids, once, and reads the rows that a stage needs: ids, labels and tokens, no user and no text.
+"""Turns the stored examples into token ids, once, and reads the rows that a stage needs: numbers, labels and tokens, no name and no text.
 
 Both ways go row group by row group, so that memory holds the rows that are asked for and no more.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +61,19 @@ def write_tokens(examples: Path, interactions: Path, prompt: PromptRule, tokeniz
         for batch in file.iter_batches(ROWS_AT_A_TIME, columns=COLUMNS):
             made, left_out = encoder.encode(batch)
             ids = pa.ListArray.from_arrays(pa.array(made.starts.astype(numpy.int32)), pa.array(made.flat))
-            columns = [batch["example_id"], batch["split"].cast(pa.string()), batch["label"], ids]
+            columns = [batch["example_id"], user_numbers(batch["user_id"]), batch["split"].cast(pa.string()), batch["label"], ids]
             writer.write_table(pa.table(columns, schema=CONTRACT.schema()))
             told = told.plus(made, left_out)
     (place / TOKENIZER).write_text(tokenizer.to_str())
     return told
+
+
+def user_numbers(ids: pa.Array) -> pa.Array:
+    """63 bits of each user id's digest: the same number in every run, and no name."""
+    names = ids.dictionary_encode() if not isinstance(ids, pa.DictionaryArray) else ids
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names.dictionary.to_pylist())
+    numbers = (numpy.frombuffer(digests, dtype="<u8") >> numpy.uint64(1)).astype(numpy.int64)
+    return pa.array(numbers[names.indices.to_numpy(zero_copy_only=False)] if len(names) else numbers)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -98,7 +107,7 @@ def _read(tokens: Path, chosen: Callable[[pa.RecordBatch, int], pa.Array]) -> Pr
     at = file.schema_arrow.names.index("token_ids")
     most_tokens = sum(file.metadata.row_group(group).column(at).num_values for group in range(file.num_row_groups))
     # Room for every row of the file; what is not filled never becomes memory.
-    example_ids, labels, lengths = (numpy.empty(most, numpy.int64) for _ in range(3))
+    example_ids, users, labels, lengths = (numpy.empty(most, numpy.int64) for _ in range(4))
     flat = numpy.empty(most_tokens, numpy.int32)
     rows = filled = start = 0
     for batch in file.iter_batches(ROWS_AT_A_TIME):
@@ -106,9 +115,10 @@ def _read(tokens: Path, chosen: Callable[[pa.RecordBatch, int], pa.Array]) -> Pr
         start += batch.num_rows
         here, ids = slice(rows, rows + kept.num_rows), kept["token_ids"].flatten()
         example_ids[here], labels[here] = kept["example_id"].to_numpy(), kept["label"].to_numpy()
+        users[here] = kept["user"].to_numpy()
         lengths[here] = pc.list_value_length(kept["token_ids"]).to_numpy(zero_copy_only=False)
         flat[filled : filled + len(ids)] = ids.to_numpy()
         rows, filled = rows + kept.num_rows, filled + len(ids)
     starts = numpy.zeros(rows + 1, dtype=numpy.int64)
     numpy.cumsum(lengths[:rows], out=starts[1:])
-    return Prompts(example_ids[:rows], labels[:rows], flat[:filled], starts)
+    return Prompts(example_ids[:rows], labels[:rows], flat[:filled], starts, users[:rows])

@@ -37,7 +37,7 @@ def test_every_column_has_a_sentence(contract: Contract) -> None:
 @each_contract
 def test_users_are_personal_everywhere(contract: Contract) -> None:
     # A history is as good as a name, and a prompt's tokens are the history in another writing.
-    told = {"user_id", "profile", "token_ids", "history", "history_ratings"} & set(contract.column_names)
+    told = {"user_id", "user", "profile", "token_ids", "history", "history_ratings"} & set(contract.column_names)
     if contract is QUARANTINE:
         # What stood in a row that broke a rule may be anything.
         told |= {"item_id", "rating", "time"}
@@ -134,7 +134,13 @@ def test_one_bad_value_of_an_example_breaks_one_rule(examples, spoil, *, column:
     ],
 )
 def test_one_bad_value_of_the_tokens_breaks_one_rule(spoil, *, column: str, row: int, value, violation: Violation) -> None:
-    rows = {"example_id": [5, 7, 9], "split": ["train", "test", "holdout"], "label": [1, 0, 1], "token_ids": [[3, 4], [5], []]}
+    rows = {
+        "example_id": [5, 7, 9],
+        "user": [1, 1, 2],
+        "split": ["train", "test", "holdout"],
+        "label": [1, 0, 1],
+        "token_ids": [[3, 4], [5], []],
+    }
     tokens = pa.table(rows, schema=TOKENS.schema())
     assert violations(TOKENS, tokens) == []
     assert violations(TOKENS, spoil(tokens, column, row, value)) == [violation]

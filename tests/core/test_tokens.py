@@ -22,7 +22,7 @@ from e2urec_core.data.encoding import Encoded
 from e2urec_core.data.forget import PARTS
 from e2urec_core.data.places import TOKENS
 from e2urec_core.data.prompts import PromptRule
-from e2urec_core.data.tokens import load_tokenizer, prompts_of_part, prompts_of_split, training_texts, write_tokens
+from e2urec_core.data.tokens import load_tokenizer, prompts_of_part, prompts_of_split, training_texts, user_numbers, write_tokens
 from e2urec_core.recommender import Recommender
 
 SPLITS = ["train", "validation", "test", "holdout"]
@@ -117,7 +117,18 @@ def test_the_file_keeps_its_contract_and_names_no_user(stored: Path) -> None:
     table = pq.read_table(stored / TOKENS)
     assert violations(CONTRACT, table) == []
     assert table.schema.equals(CONTRACT.schema())
-    assert table.column_names == ["example_id", "split", "label", "token_ids"]
+    assert table.column_names == ["example_id", "user", "split", "label", "token_ids"]
+
+
+def test_every_row_bears_its_users_number_which_other_users_do_not_change(stored: Path, tiny_examples: pl.DataFrame) -> None:
+    rows = tiny_examples.select("example_id", "user_id").with_columns(number=pl.Series(pq.read_table(stored / TOKENS)["user"].to_numpy()))
+    pairs = rows.select("user_id", "number").unique()
+    assert pairs.height == pairs["user_id"].n_unique() == pairs["number"].n_unique() > 9
+    assert pairs["number"].min() >= 0
+    some = rows.filter(pl.col("number") != rows["number"][0])
+    assert user_numbers(some["user_id"].to_arrow().cast("string")).to_pylist() == some["number"].to_list()
+    train = tiny_examples.filter(pl.col("split") == "train")
+    assert prompts_of_split(stored, "train").users.tolist() == train.join(rows, on="example_id", maintain_order="left")["number"].to_list()
 
 
 def test_the_tokenizer_stands_beside_the_tokens_and_cuts_prompts_as_before(stored: Path, tokenizer: Tokenizer) -> None:
@@ -184,9 +195,11 @@ def test_one_flipped_bit_in_the_tokens_is_refused(stored: Path, tmp_path: Path) 
 def test_selected_prompts_are_those_prompts_in_the_asked_order(rows: list[list[int]], data: st.DataObject) -> None:
     starts = numpy.concatenate([[0], numpy.cumsum([len(row) for row in rows])]).astype(numpy.int64)
     count = numpy.arange(len(rows))
-    whole = Prompts(count * 10, count % 2, numpy.array([token for row in rows for token in row], dtype=numpy.int32), starts)
+    whole = Prompts(count * 10, count % 2, numpy.array([token for row in rows for token in row], dtype=numpy.int32), starts, count * 7)
     index = numpy.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10)), dtype=numpy.int64)
     some = whole.select(index)
     assert [some.flat[some.starts[at] : some.starts[at + 1]].tolist() for at in range(len(some))] == [rows[place] for place in index]
     assert (some.example_ids.tolist(), some.labels.tolist()) == ((index * 10).tolist(), (index % 2).tolist())
+    assert some.users is not None
+    assert some.users.tolist() == (index * 7).tolist()
     assert some.lengths.tolist() == whole.lengths_at(index).tolist()

@@ -76,6 +76,7 @@ def scores(place: Path, **change: list[Any]) -> None:
 def tokens(place: Path, **change: list[Any]) -> None:
     rows: dict[str, list[Any]] = {
         "example_id": [0, 1, 2, 3],
+        "user": [5, 6, 5, 7],
         "split": ["train", "validation", "test", "holdout"],
         "label": [0, 1, 0, 1],
         "token_ids": [[4711, 5, 6], [7], [8, 9], [1]],
