@@ -22,13 +22,13 @@ SCORES = ScoresTable(
     columns=(
         Column(ScoresTable.example_id, pa.int64(), "The example that was scored."),
         Column(ScoresTable.label, pa.int8(), "1 where the user liked the item, else 0."),
-        Column(ScoresTable.group, pa.string(), "Which rows the example belongs to: test, forgotten, holdout or forgotten_test."),
+        Column(ScoresTable.group, pa.string(), "Which rows the example belongs to: validation, test, forgotten, holdout or forgotten_test."),
         Column(ScoresTable.model, pa.string(), "Which model answered, such as original, retrained or unlearned."),
         Column(ScoresTable.yes_probability, pa.float64(), "Probability of yes among the two answers, 0 to 1."),
     ),
     rules=(
         one_of(ScoresTable.label, 0, 1),
-        one_of(ScoresTable.group, "test", "forgotten", "holdout", "forgotten_test"),
+        one_of(ScoresTable.group, "validation", "test", "forgotten", "holdout", "forgotten_test"),
         matches(ScoresTable.model, r"\S"),
         finite(ScoresTable.yes_probability),
         between(ScoresTable.yes_probability, 0, 1),

@@ -2,7 +2,8 @@
 
 Needs torch, transformers, peft, accelerate, pyarrow, pydantic and jaxtyping; nothing of Prefect, MLflow, Great Expectations or
 Polars. Progress goes to stderr. With `--events`, stdout carries one JSON object a line: how far the stage is, and at the end its rows
-or its fault. Several processes: `python -m torch.distributed.run --standalone --nproc-per-node 2 -m e2urec_core.run STAGE.json`.
+or its fault. `--serve` reads the names of stage files from stdin, one a line, and runs one after the other, so that torch is imported
+once for many stages. Several processes: `python -m torch.distributed.run --standalone --nproc-per-node 2 -m e2urec_core.run STAGE.json`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import inspect
 import json
 import os
+import queue
 import shutil
 import sys
 import threading
@@ -36,28 +38,57 @@ HEARD_S = 30.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the stage; returns the exit code: 0, or 2 for what the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m e2urec_core.run", description="Runs one stage from a stage file.")
-    parser.add_argument("file", type=Path, help="The stage file.")
+    parser.add_argument("file", type=Path, nargs="?", help="The stage file.")
     parser.add_argument("--events", action="store_true", help="Write one JSON object a line to stdout.")
     parser.add_argument("--tied", action="store_true", help="End when stdin does: when the process that started this one has died.")
+    parser.add_argument("--serve", action="store_true", help="Run the stage files that stdin names; says events, and ends when stdin does.")
     told = parser.parse_args(arguments)
+    if told.serve:
+        return serve()
+    if told.file is None:
+        parser.error("name a stage file, or `--serve`")
     is_main = os.environ.get("RANK", "0") == "0"
     if told.tied:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     emit: Callable[[dict[str, Any]], None] = _emit if told.events and is_main else _silent
+    fault = _run_and_tell(told.file, emit, lines=is_main and not told.events, alone=not told.tied)
+    if fault is None:
+        return 0
+    if is_main and not told.events:
+        sys.stderr.write(f"{fault}\n")
+    if not is_main:
+        time.sleep(HEARD_S)
+    return EXIT_USER_ERROR
+
+
+def serve() -> int:
+    """Run the stage files whose names stdin gives, one a line; each ends with an event of its rows or its fault.
+
+    The end of stdin ends the process, whatever it is at: whoever asked has died.
+    """
+    asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            asked.put(line.strip())
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        _run_and_tell(Path(asked.get()), _emit, lines=False, alone=False)
+
+
+def _run_and_tell(file: Path, emit: Callable[[dict[str, Any]], None], *, lines: bool, alone: bool) -> UserError | None:
     try:
-        rows = run(told.file, _watcher(emit, lines=is_main and not told.events), alone=not told.tied)
+        rows = run(file, _watcher(emit, lines=lines), alone=alone)
     except UserError as error:
         emit({"fault": type(error).__name__, "fact": error.fact, "hint": error.hint, "facts": {k: str(v) for k, v in error.facts.items()}})
-        if is_main and not told.events:
-            sys.stderr.write(f"{error}\n")
-        if not is_main:
-            time.sleep(HEARD_S)
-        return EXIT_USER_ERROR
+        return error
     except Exception as error:
         emit({"crash": type(error).__name__})
         raise
     emit({"rows": rows})
-    return 0
+    return None
 
 
 def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:

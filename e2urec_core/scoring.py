@@ -77,11 +77,11 @@ def write_scores(
     return total
 
 
-def read_scores(folder: Path, models: Sequence[str]) -> dict[str, Scored]:
+def read_scores(folder: Path, models: Sequence[str], wanted: Sequence[str] = GROUPS) -> dict[str, Scored]:
     """What `write_scores` wrote, by group of rows."""
     table = pq.read_table(folder / FILE)
     scored = {}
-    for group in GROUPS:
+    for group in wanted:
         by_model = {name: table.filter((pc.field("group") == group) & (pc.field("model") == name)) for name in models}
         first = by_model[models[0]]
         yes = {name: rows["yes_probability"].to_numpy() for name, rows in by_model.items()}

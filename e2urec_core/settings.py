@@ -130,6 +130,18 @@ class EvaluateRule(Settings):
     """Further Retrains with other seeds; their spread is the floor under which a difference means nothing."""
 
 
+class ScoreRule(Settings):
+    """Which rows one recommender is scored on."""
+
+    groups: tuple[Literal["validation", "test", "forgotten", "holdout", "forgotten_test"], ...] = (
+        "test",
+        "forgotten",
+        "holdout",
+        "forgotten_test",
+    )
+    """Parts of the examples under the request; those that a choice may not see are left out."""
+
+
 class EngineRule(Settings):
     """How the engine runs a stage; none of it changes what the stage gives beyond the last digits."""
 

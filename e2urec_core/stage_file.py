@@ -9,9 +9,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from e2urec_core.errors import BadSetting
-from e2urec_core.settings import Augment, CacheRule, Seat, Settings, Training
+from e2urec_core.settings import Augment, CacheRule, ScoreRule, Seat, Settings, Training
 
-StageName = Literal["train_original", "train_retrained", "train_augmented", "cache_original", "cache_teachers", "unlearn", "evaluate"]
+StageName = Literal[
+    "train_original", "train_retrained", "train_augmented", "cache_original", "cache_teachers", "unlearn", "score", "evaluate"
+]
 
 
 class StageFile(Settings):
@@ -65,6 +67,7 @@ class StageFile(Settings):
             "augment": Augment,
             "method": Method,
             "rule": CacheRule,
+            "asked": ScoreRule,
         }
         strange = sorted(set(self.rules) - set(owners))
         if strange:

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Method
     from e2urec_core.recommender import Recommender
-    from e2urec_core.settings import Augment, CacheRule, Training
+    from e2urec_core.settings import Augment, CacheRule, ScoreRule, Training
     from e2urec_core.training_state import Fitted
 
 ADAPTER = "adapter"
+SCORED = "model"
+"""What `score` calls the recommender that it scores."""
 
 
 def ingest(dataset: Dataset, rule: IngestRule, earlier: Path | None, place: Path) -> int:
@@ -177,6 +179,15 @@ def unlearn(
         total = merged.count()["total_parameters"]
         _note(place, **_of(outcome.fitted), trainable_parameters=counted["trainable_parameters"], total_parameters=total)
     return len(forgotten)
+
+
+def score(model: Path, tokens: Path, request: Path, asked: ScoreRule, bench: Bench, place: Path) -> int:
+    """Score one recommender on the groups of rows that are asked for."""
+    from e2urec_core.data.tokens import prompts_of_part
+    from e2urec_core.scoring import write_scores
+
+    rows = {group: prompts_of_part(tokens, request, group) for group in asked.groups}
+    return write_scores(place, [(SCORED, model)], rows, bench, _kept(bench))
 
 
 def evaluate(models: Sequence[tuple[str, Path]], subject: str, tokens: Path, request: Path, bench: Bench, place: Path) -> int:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from e2urec_core.errors import ProcessDied, UserError
 from e2urec_core.settings import Seat
 from e2urec_core.stage_file import StageFile
 
+Watch = Callable[[int, int, str, Mapping[str, float]], None]
 # Seconds that processes are given to end by themselves.
 GRACE_S = 10.0
 # What torch's launcher tells the processes it starts.
@@ -39,7 +40,7 @@ def perform_apart(
     seat: Seat,
     place: Path,
     checkpoints: Path,
-    watch: Callable[[int, int, str, Mapping[str, float]], None],
+    watch: Watch,
 ) -> int:
     """Run the core's stage function `name` in a process group of its own; returns its rows.
 
@@ -61,47 +62,65 @@ def perform_apart(
     if seat.processes > 1:
         command += ["-c", LAUNCHER, "--standalone", "--nproc-per-node", str(seat.processes)]
     command += ["-m", "e2urec_core.run", str(file), "--events", "--tied"]
-    threads = str(seat.threads)
+    process = started(command, seat.threads)
+    try:
+        return _followed(process, name, watch)
+    finally:
+        end(process)
+        file.unlink(missing_ok=True)
+
+
+def started(command: list[str], threads: int) -> subprocess.Popen[str]:
+    """A process group of its own that hears and is heard through pipes."""
     # A launcher around the flow is none of the stage's.
     inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**inherited, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"},
+        env={**inherited, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
     )
-    try:
-        return _followed(process, name, watch)
-    finally:
-        _end(process)
-        file.unlink(missing_ok=True)
 
 
-def _followed(process: subprocess.Popen[str], name: str, watch: Callable[[int, int, str, Mapping[str, float]], None]) -> int:
+def _followed(process: subprocess.Popen[str], name: str, watch: Watch) -> int:
     assert process.stdout is not None
-    rows, fault, crash = None, None, ""
-    for line in process.stdout:
+    rows, crash = heard(process.stdout, watch)
+    for _ in process.stdout:
+        pass
+    code = process.wait()
+    if code != 0 or rows is None:
+        raise died(name, code, crash)
+    return rows
+
+
+def heard(lines: Iterable[str], watch: Watch) -> tuple[int | None, str]:
+    """What a stage's process says up to its last word: its rows, or None and how it crashed, if it said so.
+
+    Raises:
+        UserError: The process has refused or stopped the stage.
+    """
+    for line in lines:
         event = _event(line)
         if "done" in event:
             watch(event["done"], event["total"], event["unit"], event["numbers"])
         elif "fault" in event:
-            fault = _raised(event)
+            raise _raised(event)
         elif "crash" in event:
-            crash = f" ({event['crash']})"
+            return None, f" ({event['crash']})"
         elif "rows" in event:
-            rows = int(event["rows"])
-    code = process.wait()
-    if fault is not None:
-        raise fault
-    if code != 0 or rows is None:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise ProcessDied(
-            f"the process of `{name.replace('_', '-')}` ended with {how}{crash}",
-            hint="signal 9 is often the system's answer to a lack of memory; the stage goes on from its last checkpoint when run again",
-        )
-    return rows
+            return int(event["rows"]), ""
+    return None, ""
+
+
+def died(name: str, code: int, crash: str) -> ProcessDied:
+    """The error for a process that ended with `code` and without the rows of its stage."""
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return ProcessDied(
+        f"the process of `{name.replace('_', '-')}` ended with {how}{crash}",
+        hint="signal 9 is often the system's answer to a lack of memory; the stage goes on from its last checkpoint when run again",
+    )
 
 
 def _event(line: str) -> dict[str, Any]:
@@ -119,7 +138,8 @@ def _raised(event: Mapping[str, Any]) -> UserError:
     return raised
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process group, at first politely."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -99,11 +100,12 @@ def here() -> dict[str, Any]:
 
 
 class Journal:
-    """Keeps one run's record on disk, written whole at every change."""
+    """Keeps one run's record on disk, written whole at every change; several threads may note stages at once."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
         """Continue `record` in the file `path`."""
         self.path, self.record = path, record
+        self._lock = threading.Lock()
 
     @classmethod
     def start(cls, folder: Path, prefix: str, settings: dict[str, Any]) -> Journal:
@@ -152,13 +154,15 @@ class Journal:
 
     def note(self, label: str, entry: StageEntry) -> None:
         """Set the stage's entry."""
-        self.record = self.record.model_copy(update={"stages": {**self.record.stages, label: entry}})
-        self.save()
+        with self._lock:
+            self.record = self.record.model_copy(update={"stages": {**self.record.stages, label: entry}})
+            self.save()
 
     def change(self, **values: Any) -> None:
         """Set fields of the record."""
-        self.record = self.record.model_copy(update=values)
-        self.save()
+        with self._lock:
+            self.record = self.record.model_copy(update=values)
+            self.save()
 
     def save(self) -> None:
         """Write the record."""

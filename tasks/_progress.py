@@ -19,9 +19,9 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Report]:
-    """A watcher for the stage `label`, live while the block runs."""
-    if not sys.stderr.isatty():
+def progress(label: str, *, live: bool = True) -> Iterator[Report]:
+    """A watcher for the stage `label` while the block runs: a live bar in a terminal, unless several would be shown at once."""
+    if not live or not sys.stderr.isatty():
         yield _lines(label)
         return
     from rich.console import Console

@@ -10,6 +10,7 @@ from typing import Literal
 
 from e2urec_core.store import Store
 from tasks._journal import Journal
+from tasks._pool import Pool
 from tasks._tracking import Tracker
 
 Mode = Literal["use", "force", "recorded", "compare"]
@@ -32,6 +33,7 @@ class Room:
         mode: What to do with a stage: `use` the store or run it, `force` it to run, take what is `recorded` in the journal, or only
             `compare` its key with the recorded one and call it stale.
         execution: Whether stages that train or score run in this process, or each in one of its own.
+        pool: Processes that take turns at such stages; without one, `execution` decides.
         stale: Labels of the stages that were found stale.
     """
 
@@ -41,6 +43,7 @@ class Room:
     tracker: Tracker
     mode: Callable[[str], Mode] = run_everything
     execution: Literal["inline", "process"] = "inline"
+    pool: Pool | None = None
     stale: list[str] = field(default_factory=list)
 
     @property
@@ -50,6 +53,8 @@ class Room:
 
 
 ROOM: ContextVar[Room] = ContextVar("room")
+# Tells apart stages of one run that differ in their method, seed or trial only; part of their titles.
+CHAPTER: ContextVar[str] = ContextVar("chapter", default="")
 
 
 class StoryEnds(BaseException):

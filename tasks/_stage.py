@@ -31,7 +31,7 @@ from e2urec_core.store import StageRecord
 from tasks import _gate
 from tasks._journal import StageEntry
 from tasks._progress import progress, say
-from tasks._room import ROOM, Room, StoryEnds
+from tasks._room import CHAPTER, ROOM, Room, StoryEnds
 from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
 
 A = TypeVar("A", bound=Artifact)
@@ -82,6 +82,8 @@ class Work:
             if numbers:
                 self.metrics.step(done, numbers)
 
+        if self.room.pool is not None and seat.processes == 1:
+            return self.room.pool.perform(name, arguments, seat, self.place, self.checkpoints, watch)
         if self.room.execution == "process" or seat.processes > 1:
             from tasks._isolation import perform_apart
 
@@ -113,7 +115,7 @@ def stage(
         def call(*args: Any, **kwargs: Any) -> A:
             room = ROOM.get()
             given = bound_to.bind(*args, **kwargs).arguments
-            title = label(given) if label else name
+            title = (label(given) if label else name) + (f" ({chapter})" if (chapter := CHAPTER.get()) else "")
             key = stage_key(name, writes, {argument: value for argument, value in given.items() if argument not in aside})
             mode = room.mode(name)
             if mode in ("recorded", "compare"):
@@ -210,7 +212,7 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
-            with progress(title) as watch:
+            with progress(title, live=room.pool is None) as watch:
                 work = Work(room, place, watch, metrics, checkpoints)
                 rows = body(work, **given)
             _gate.check(writes, place, work.opened)
