@@ -22,7 +22,9 @@ SCORES = ScoresTable(
     columns=(
         Column(ScoresTable.example_id, pa.int64(), "The example that was scored."),
         Column(ScoresTable.label, pa.int8(), "1 where the user liked the item, else 0."),
-        Column(ScoresTable.group, pa.string(), "Which rows the example belongs to: validation, test, forgotten, holdout or forgotten_test."),
+        Column(
+            ScoresTable.group, pa.string(), "Which rows the example belongs to: validation, test, forgotten, holdout or forgotten_test."
+        ),
         Column(ScoresTable.model, pa.string(), "Which model answered, such as original, retrained or unlearned."),
         Column(ScoresTable.yes_probability, pa.float64(), "Probability of yes among the two answers, 0 to 1."),
     ),

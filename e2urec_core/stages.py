@@ -186,7 +186,7 @@ def score(model: Path, tokens: Path, request: Path, asked: ScoreRule, bench: Ben
     from e2urec_core.data.tokens import prompts_of_part
     from e2urec_core.scoring import write_scores
 
-    rows = {group: prompts_of_part(tokens, request, group) for group in asked.groups}
+    rows = {str(group): prompts_of_part(tokens, request, group) for group in asked.groups}
     return write_scores(place, [(SCORED, model)], rows, bench, _kept(bench))
 
 

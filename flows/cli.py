@@ -68,10 +68,43 @@ def unlearn(
     place = _prepare(workspace)
     run.dataset.fingerprint()
     run.backbone.fingerprint()
+    from flows.shown import show_report
     from flows.unlearn import unlearn as unlearn_flow
 
-    name = unlearn_flow(run, str(place))
-    _show_report(place, name, as_json=as_json)
+    show_report(place, unlearn_flow(run, str(place)), as_json=as_json)
+
+
+@app.command()
+def compare(
+    dataset: Annotated[str, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")],
+    backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],
+    methods: Annotated[str, typer.Option("--methods", help="Methods with commas between them, or `all`.")] = "all",
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds that are reported, from `--seed` on; 3 by default.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", help="Tries of each method's knobs; 4 by default.")] = None,
+    tuning_seed: Annotated[int | None, typer.Option("--tuning-seed", help="Seed on which knobs are chosen; 10 by default.")] = None,
+    parallel: Annotated[int | None, typer.Option("--parallel", help="Stages side by side, each in its own process; 2 by default.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
+    workspace: Workspace = None,
+    seed: Scalar = None,
+    device: Scalar = None,
+    threads: Scalar = None,
+    precision: Scalar = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare methods on the same rows: knobs chosen blind, several seeds, intervals, and what chance alone would give."""
+    from flows.comparison import build_comparison
+
+    _add_scalars(seed, device, threads, None, precision, None)
+    given = {"seeds": seeds, "budget": budget, "tuning_seed": tuning_seed, "parallel": parallel}
+    plan = build_comparison({"dataset": dataset, "backbone": backbone}, methods, preset, FLAGS, given)
+    place = _prepare(workspace)
+    plan.run.dataset.fingerprint()
+    plan.run.backbone.fingerprint()
+    from flows.compare import compare as compare_flow
+    from flows.shown import show_comparison
+
+    show_comparison(place, compare_flow(plan, str(place)), as_json=as_json)
 
 
 @app.command()
@@ -96,6 +129,11 @@ def stage(
         raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
     journal = Journal.open(place_of(workspace) / "runs", run)
     _add_scalars(seed, device, threads, processes, precision, execution)
+    if "methods" in journal.record.settings:
+        raise BadSetting(
+            f"`{run}` is a comparison, whose stages belong to several runs",
+            hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
+        )
     changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
     place = _prepare(workspace)
     from flows.stage import rerun_stage
@@ -199,29 +237,6 @@ def _prepare(workspace: Path | None) -> Path:
 
 def _leave(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _show_report(place: Path, name: str, *, as_json: bool) -> None:
-    from e2urec_core.report import ReportDocument, summary, text_table
-    from tasks._journal import Journal
-
-    folder = place / "reports" / name
-    text = (folder / "report.json").read_text()
-    if as_json:
-        print(text, end="")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    document = ReportDocument.from_json(text)
-    columns = list(zip(*text_table(document), strict=True))
-    table = Table(*columns[0], box=None, header_style="bold")
-    for column in columns[1:]:
-        table.add_row(*column)
-    Console().print(table)
-    print(summary(document))
-    print(f"report: {folder / 'report.html'}")
-    print(f"model:  runs:/{Journal.open(place / 'runs', name).record.tracking_run}/recommender in MLflow")
 
 
 def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:

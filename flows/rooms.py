@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,26 +12,32 @@ from e2urec_core.data.appending import read_counts
 from e2urec_core.data.places import PARTS
 from e2urec_core.errors import UnknownRun
 from e2urec_core.plugins import word
+from e2urec_core.settings import Settings
 from e2urec_core.store import Store
 from flows.runs import Run
 from tasks._journal import Journal, here, place_of
-from tasks._room import ROOM, Mode, Room, StoryEnds
+from tasks._room import ROOM, Execution, Mode, Room, StoryEnds
 from tasks._tracking import Tracker
 
 
 @contextmanager
-def open_room(run: Run, workspace: str | Path | None) -> Iterator[Room]:
+def open_room(settings: Settings, words: Sequence[str], workspace: str | Path | None, execution: Execution = "inline") -> Iterator[Room]:
     """A new run in the workspace.
+
+    Args:
+        settings: Everything that decides what it gives.
+        words: What its name begins with.
+        workspace: The workspace's folder.
+        execution: Where stages that train or score run.
 
     Raises:
         StorageFailed: The workspace cannot be written.
     """
     place = place_of(workspace)
     store = Store(place / "store")
-    prefix = "-".join(word(kind) for kind in (run.dataset.kind, run.backbone.kind, run.method.kind))
-    journal = Journal.start(place / "runs", prefix, run.canonical())
-    room = Room(place, store, journal, Tracker(place), execution=run.execution)
-    with _inside(room, run):
+    journal = Journal.start(place / "runs", "-".join(map(word, words)), settings.canonical())
+    room = Room(place, store, journal, Tracker(place), execution=execution)
+    with _inside(room, settings):
         yield room
 
 
@@ -60,11 +66,11 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
 
 
 @contextmanager
-def _inside(room: Room, run: Run) -> Iterator[Room]:
+def _inside(room: Room, settings: Settings) -> Iterator[Room]:
     from prefect.runtime import flow_run
 
     journal, token = room.journal, ROOM.set(room)
-    journal.change(**here(), state="running", tracking_run=room.tracker.start(journal.record.run, run.canonical(), flow_run.id or ""))
+    journal.change(**here(), state="running", tracking_run=room.tracker.start(journal.record.run, settings.canonical(), flow_run.id or ""))
     try:
         yield room
     except StoryEnds:

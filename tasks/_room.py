@@ -14,6 +14,7 @@ from tasks._pool import Pool
 from tasks._tracking import Tracker
 
 Mode = Literal["use", "force", "recorded", "compare"]
+Execution = Literal["inline", "process"]
 
 
 def run_everything(stage: str) -> Mode:
@@ -42,7 +43,7 @@ class Room:
     journal: Journal
     tracker: Tracker
     mode: Callable[[str], Mode] = run_everything
-    execution: Literal["inline", "process"] = "inline"
+    execution: Execution = "inline"
     pool: Pool | None = None
     stale: list[str] = field(default_factory=list)
 

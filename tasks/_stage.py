@@ -39,7 +39,7 @@ A = TypeVar("A", bound=Artifact)
 RETRIES, FIRST_DELAY_S = 2, 2
 PACKAGES = ("torch", "accelerate", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
 # What only draws and words the report does not change what other stages give.
-REPORT_STAGES = ("evaluate", "report")
+REPORT_STAGES = ("evaluate", "report", "compare")
 # What only shows a source to people: no stage uses it.
 PAGES_OF_DATA = "data_page"
 

@@ -92,12 +92,14 @@ class Tracker:
         return self.run_id
 
     @contextmanager
-    def stage(self, label: str) -> Iterator[tuple[StageMetrics, dict[str, str]]]:
-        """A nested run for one stage; what is put into the yielded numbers and tags is written at the end."""
-        from mlflow.entities import Metric  # noqa: F401  (fails here, not in the middle of a stage)
+    def stage(self, label: str, settings: Mapping[str, Any] | None = None) -> Iterator[tuple[StageMetrics, dict[str, str]]]:
+        """A nested run for one stage or method; what is put into the yielded numbers and tags is written at the end."""
+        from mlflow.entities import Param
 
         tags = {"mlflow.parentRunId": self.run_id, STAGE_TAG: label}
         nested = str(self.client.create_run(self._experiment, run_name=label, tags=tags).info.run_id)
+        if settings:
+            self.client.log_batch(nested, params=[Param(name, value) for name, value in sorted(flattened(settings).items())])
         metrics, later = StageMetrics(), dict[str, str]()
         try:
             yield metrics, later

@@ -84,7 +84,7 @@ def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
     if (folder / "adapter").is_dir():
         room.tracker.files(folder / "adapter", "adapter")
     log_model(room, folder)
-    _show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
+    show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
     return room.reports
 
 
@@ -123,7 +123,8 @@ def _requirements() -> list[str]:
     ]
 
 
-def _show_in_prefect(table: list[list[str]], page: Path, run: str) -> None:
+def show_in_prefect(table: list[list[str]], page: Path, run: str) -> None:
+    """The table as an artifact of the flow run, and a link to the page."""
     from prefect.artifacts import create_link_artifact, create_table_artifact
 
     head, *rows = table

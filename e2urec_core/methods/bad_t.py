@@ -35,6 +35,7 @@ class BadT(Trainer):
     """Wrong answers in place of forgotten ones."""
 
     title: ClassVar[str] = "Bad-T"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "forget_weight")
 
     kind: Literal["bad_t"] = "bad_t"
     """Name of the method."""

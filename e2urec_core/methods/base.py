@@ -60,6 +60,8 @@ class Method(Plugin):
     title: ClassVar[str] = ""
     needs: ClassVar[frozenset[type[Artifact]]] = frozenset()
     trains_nothing: ClassVar[bool] = False
+    tuned: ClassVar[tuple[str, ...]] = ()
+    """Knobs that a comparison tries several values of, as dotted names; numbers above 0 whose size matters by factors."""
 
     def wants(self, artifact: type[Artifact]) -> bool:
         """Whether `artifact` must exist before this method can run."""

@@ -40,6 +40,7 @@ class E2URec(Method):
     """Two teachers, one adapter."""
 
     title: ClassVar[str] = "E2URec"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "suppression")
     needs: ClassVar = frozenset({TeacherLogits})
 
     kind: Literal["e2urec"] = "e2urec"

@@ -26,6 +26,7 @@ class GradDiff(Trainer):
     """The difference of two gradients."""
 
     title: ClassVar[str] = "GradDiff"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "ascent_weight")
 
     kind: Literal["grad_diff"] = "grad_diff"
     """Name of the method."""

@@ -27,6 +27,7 @@ class NegGrad(Trainer):
     """The gradient on forgotten rows, turned around."""
 
     title: ClassVar[str] = "NegGrad"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "ascent_weight")
 
     kind: Literal["neg_grad"] = "neg_grad"
     """Name of the method."""

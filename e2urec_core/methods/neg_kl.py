@@ -29,6 +29,7 @@ class NegKL(Trainer):
     """The divergence from the original on forgotten rows, turned around."""
 
     title: ClassVar[str] = "NegKL"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "ascent_weight")
 
     kind: Literal["neg_kl"] = "neg_kl"
     """Name of the method."""

@@ -29,6 +29,7 @@ class NPO(Trainer):
     """Negative preference optimisation."""
 
     title: ClassVar[str] = "NPO"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "sharpness")
 
     kind: Literal["npo"] = "npo"
     """Name of the method."""

@@ -22,6 +22,7 @@ class RetainOnly(Trainer):
     """More of the same, without the forgotten rows."""
 
     title: ClassVar[str] = "Retain only"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate",)
 
     kind: Literal["retain_only"] = "retain_only"
     """Name of the method."""

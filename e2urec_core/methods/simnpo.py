@@ -28,6 +28,7 @@ class SimNPO(Trainer):
     """Negative preference optimisation without a reference."""
 
     title: ClassVar[str] = "SimNPO"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "forget_weight")
 
     kind: Literal["simnpo"] = "simnpo"
     """Name of the method."""

@@ -28,6 +28,7 @@ class TaskNegation(Trainer):
     """The original, less what it would have learned."""
 
     title: ClassVar[str] = "Task negation"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "scale")
 
     kind: Literal["task_negation"] = "task_negation"
     """Name of the method."""

@@ -31,6 +31,7 @@ class Undial(Trainer):
     """Self-distillation with an adjusted answer."""
 
     title: ClassVar[str] = "UNDIAL"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "strength")
 
     kind: Literal["undial"] = "undial"
     """Name of the method."""

@@ -43,9 +43,9 @@ def render(document: ReportDocument) -> str:
         stages=[(stage.stage, seconds(stage.seconds)) for stage in document.stages],
         total=seconds(sum(stage.seconds for stage in document.stages)),
         drawings=drawings(document),
-        verdict=dict(_flat(document.verdict or {})),
+        verdict=dict(flat(document.verdict or {})),
         folded={
-            "Settings": dict(_flat(document.settings)),
+            "Settings": dict(flat(document.settings)),
             "Versions": document.versions,
             "Digests of the artifacts": document.digests,
         },
@@ -74,11 +74,11 @@ def _forgotten_cells(document: ReportDocument, index: int) -> tuple[str, list[Ce
     return title(document, row.method), [Cell(whole(row.num_rows)), *numbers]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings under the dotted names of the command line."""
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", _plain(value)
 

@@ -21,7 +21,7 @@ BELOW = {
 }
 # Which files may import an engine, and nobody else.
 ENGINES = {
-    "prefect": ["tasks/_stage.py", "tasks/report.py", "flows/unlearn.py", "flows/stage.py", "flows/rooms.py"],
+    "prefect": ["tasks/_stage.py", "tasks/report.py", "flows/unlearn.py", "flows/compare.py", "flows/stage.py", "flows/rooms.py"],
     "mlflow": ["tasks/_tracking.py", "tasks/report.py", "tasks/_served_model.py"],
     "great_expectations": ["data_contracts/expectations.py"],
 }
@@ -39,7 +39,10 @@ SLOW = (
     "prefect",
     "great_expectations",
 )
-QUICK = [*(f"flows/{name}.py" for name in ("cli", "data_commands", "flags", "runs", "presets", "knobs")), "tasks/_journal.py"]
+QUICK = [
+    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "runs", "presets", "knobs", "shown")),
+    "tasks/_journal.py",
+]
 # A stage file is refused before anything slow is loaded.
 QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
 # Where the core handles tables of users; what trains and scores runs without Polars.

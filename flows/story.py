@@ -1,0 +1,64 @@
+"""The chapters that stories are told in: what is made before anybody is forgotten, the forgetting, and the yardstick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from e2urec_core.artifacts import Augmented, Examples, ForgetRequest, Interactions, Original, Retrained, TeacherLogits, Tokens, Unlearned
+from flows.rooms import earlier_interactions
+from flows.runs import Run
+from tasks._room import ROOM
+from tasks.cache_logits import cache_original_logits, cache_teacher_logits
+from tasks.forget import choose_forgotten
+from tasks.ingest import ingest
+from tasks.split import split_by_time
+from tasks.tokenise import tokenise
+from tasks.train import train_augmented, train_original, train_retrained
+from tasks.unlearn import unlearn_users
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What unlearning starts from.
+
+    Args:
+        rows: The ratings.
+        examples: Cut by time.
+        request: Who is forgotten.
+        tokens: The prompts as token ids.
+        original: The recommender in production.
+    """
+
+    rows: Interactions
+    examples: Examples
+    request: ForgetRequest
+    tokens: Tokens
+    original: Original
+
+
+def prepare(run: Run) -> Prepared:
+    """Ingest, split, choose who is forgotten, tokenise, train the original."""
+    rows = ingest(run.dataset, run.ingest, earlier_interactions(ROOM.get(), run))
+    examples = split_by_time(rows, run.history, run.split, run.seed)
+    request = choose_forgotten(rows, examples, run.forget, run.seed)
+    tokens = tokenise(rows, examples, run.prompt, run.backbone)
+    return Prepared(rows, examples, request, tokens, train_original(tokens, run.backbone, run.training, run.seat()))
+
+
+def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:
+    """Let the run's method forget, after what it wants has been made; returns the augmented model too, where it wanted one."""
+    original, tokens, request, seat = prepared.original, prepared.tokens, prepared.request, run.seat()
+    augmented = remembering = teachers = None
+    rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder())
+    if run.method.wants(Augmented) or run.method.wants(TeacherLogits):
+        augmented = train_augmented(original, tokens, request, run.augment, seat)
+    if run.method.wants(TeacherLogits):
+        remembering = cache_original_logits(original, tokens, request, rule, seat)
+        teachers = cache_teacher_logits(original, augmented, tokens, request, rule, seat)
+    return unlearn_users(run.method, original, tokens, request, augmented, remembering, teachers, rule, seat), augmented
+
+
+def retrain(run: Run, prepared: Prepared, further: int = 0) -> Retrained:
+    """Train without the forgotten rows: paired with the original, or the `further`-th from another seed."""
+    seat = run.seat().model_copy(update={"seed": run.seed + further})
+    return train_retrained(prepared.tokens, prepared.request, run.backbone, run.training, seat, paired=further == 0)
