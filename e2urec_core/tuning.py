@@ -45,19 +45,20 @@ class Tried:
     fault: str = ""
 
 
-def tries(method: Method, rule: TuningRule) -> list[Method]:
-    """The methods to try: `method` itself and, where it has knobs to choose, `rule.budget` - 1 variations of it.
+def tries(method: Method, rule: TuningRule, fixed: Sequence[str] = ()) -> list[Method]:
+    """The methods to try: `method` itself and, where it has knobs to choose that are not `fixed`, `rule.budget` - 1 variations of it.
 
     >>> from e2urec_core.methods.undial import Undial
     >>> len(tries(Undial(), TuningRule(budget=3)))
     3
     """
-    if not method.tuned or rule.budget == 1:
+    knobs = [name for name in method.tuned if name not in fixed]
+    if not knobs or rule.budget == 1:
         return [method]
     from scipy.stats import qmc
 
-    points = qmc.Halton(d=len(method.tuned), scramble=True, rng=rule.seed).random(rule.budget - 1)
-    return [method, *(_moved(method, rule.reach ** (2 * point - 1)) for point in points)]
+    points = qmc.Halton(d=len(knobs), scramble=True, rng=rule.seed).random(rule.budget - 1)
+    return [method, *(_moved(method, knobs, rule.reach ** (2 * point - 1)) for point in points)]
 
 
 def chosen(tried: Sequence[Tried], least_auc: float, rule: TuningRule) -> int | None:
@@ -78,10 +79,10 @@ def chosen(tried: Sequence[Tried], least_auc: float, rule: TuningRule) -> int | 
     return max(done, key=lambda each: each[2])[0] if done else None
 
 
-def _moved(method: Method, factors: Any) -> Method:
-    """`method` with each of its tuned knobs multiplied, within the knob's bounds."""
+def _moved(method: Method, knobs: Sequence[str], factors: Any) -> Method:
+    """`method` with each of `knobs` multiplied, within the knob's bounds."""
     told = method.canonical()
-    for name, factor in zip(method.tuned, factors.tolist(), strict=True):
+    for name, factor in zip(knobs, factors.tolist(), strict=True):
         owner: type[Settings] = type(method)
         place, *inner = told, *name.split(".")
         for step in inner[:-1]:

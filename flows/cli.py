@@ -41,7 +41,9 @@ def unlearn(
     dataset: Annotated[str | None, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")] = None,
     backbone: Annotated[str | None, typer.Argument(help="Backbone, such as `tiny-t5`.")] = None,
     method: Annotated[str | None, typer.Argument(help="Method, such as `e2urec`.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper, table-1 to table-5.")
+    ] = None,
     workspace: Workspace = None,
     seed: Scalar = None,
     device: Scalar = None,
@@ -78,7 +80,10 @@ def unlearn(
 def compare(
     dataset: Annotated[str, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")],
     backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],
-    methods: Annotated[str, typer.Option("--methods", help="Methods with commas between them, or `all`.")] = "all",
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Methods with commas between them, or `all`, the default; METHOD:KNOB=VALUE is a variant."),
+    ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds that are reported, from `--seed` on; 3 by default.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="Tries of each method's knobs; 4 by default.")] = None,
     tuning_seed: Annotated[int | None, typer.Option("--tuning-seed", help="Seed on which knobs are chosen; 10 by default.")] = None,

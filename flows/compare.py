@@ -18,6 +18,7 @@ from e2urec_core.report.comparison.schema import Try
 from e2urec_core.settings import ScoreRule
 from e2urec_core.tuning import Tried, chosen, tries
 from flows.comparison import REFERENCE, Comparison
+from flows.published import DEFECTS, EXPERIMENTS
 from flows.rooms import open_room, settled
 from flows.story import Prepared, forget, prepare, retrain
 from tasks._pool import Pool
@@ -96,7 +97,7 @@ def _pole(further: int | None) -> str:
     return "original" if further is None else f"retrain_{further}" if further else "retrain"
 
 
-def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tuple[list[Taking], list[Method]]:
+def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tuple[list[Taking], dict[str, Method]]:
     """What every method's tries came to, and the methods with the knobs that were chosen; those that failed are left out."""
     room = ROOM.get()
 
@@ -113,15 +114,18 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
 
         return made
 
-    variants = [tries(method, plan.tuning) for method in plan.methods]
-    jobs = [(f"{method.kind}, try {number}", tried(method)) for each in variants if len(each) > 1 for number, method in enumerate(each, 1)]
+    variants = {entry.name: tries(entry.method, plan.tuning, entry.fixed) for entry in plan.methods}
+    several = {name: each for name, each in variants.items() if len(each) > 1}
+    jobs = [(f"{name}, try {number}", tried(method)) for name, each in several.items() for number, method in enumerate(each, 1)]
     say(f"choosing knobs: {len(jobs)} tries on seed {plan.tuning.seed}")
     told = iter(_side_by_side(plan, jobs))
     least = min(
         judge(room, poles[pole].scores, poles["original"].scores, poles["retrain"].scores).auc or 0 for pole in ("original", "retrain")
     )
-    taking, methods = [], []
-    for first, each in zip(plan.methods, variants, strict=True):
+    taking: list[Taking] = []
+    methods: dict[str, Method] = {}
+    for entry in plan.methods:
+        each = variants[entry.name]
         results = [next(told) for _ in each] if len(each) > 1 else []
         at = chosen(results, least, plan.tuning) if results else 0
         fault = "" if at is not None else f"all {len(results)} tries failed, the first because {results[0].fault}"
@@ -130,8 +134,9 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
             for number, (method, result) in enumerate(zip(each, results, strict=False))
         )
         method = each[at or 0]
-        taking.append(Taking(method=first.kind, title=first.title, settings=method.canonical(), tries=listed, fault=fault))
-        methods += [] if fault else [method]
+        taking.append(Taking(method=entry.name, title=entry.title, settings=method.canonical(), tries=listed, fault=fault))
+        if not fault:
+            methods[entry.name] = method
     return taking, methods
 
 
@@ -145,7 +150,7 @@ def _knobs(method: Method) -> dict[str, float]:
     return told
 
 
-def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: Sequence[Method]) -> dict[tuple[int, str], Seen | str]:
+def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: dict[str, Method]) -> dict[tuple[int, str], Seen | str]:
     """Every method on every reported seed, scored; the fact of its error where one failed."""
 
     def made(method: Method, seed: int) -> Callable[[], Seen | str]:
@@ -161,10 +166,10 @@ def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: Sequenc
 
         return job
 
-    pairs = [(seed, method) for method in methods for seed in plan.reported]
+    pairs = [(seed, name) for name in methods for seed in plan.reported]
     say(f"unlearning: {len(methods)} methods on {plan.seeds} seeds")
-    told = _side_by_side(plan, [(f"{method.kind}, seed {seed}", made(method, seed)) for seed, method in pairs])
-    return {(seed, method.kind): result for (seed, method), result in zip(pairs, told, strict=True)}
+    told = _side_by_side(plan, [(f"{name}, seed {seed}", made(methods[name], seed)) for seed, name in pairs])
+    return dict(zip(pairs, told, strict=True))
 
 
 def _report(
@@ -187,7 +192,9 @@ def _report(
         taken = [room.journal.entry(f"{stage} ({told.chapter})") for stage in told.stages]
         own = [entry.seconds for entry in taken if entry is not None]
         seconds[f"{name}, seed {seed}"] = {"seconds": own[-1], "all_in_seconds": sum(own)}
-    shared = plan.run.canonical()
+    shared, experiment = plan.run.canonical(), EXPERIMENTS.get(plan.experiment)
+    notes = [f"Seconds are wall-clock time with up to {plan.parallel} stages side by side."]
+    notes += [f"Beside it: {experiment.title} of the paper, in per cent, come by otherwise:", *DEFECTS] if experiment else []
     del shared["method"], shared["seed"]
     whole = ComparisonPlan(
         reference=REFERENCE if REFERENCE in done else "",
@@ -197,7 +204,8 @@ def _report(
         taking=tuple(taking),
         scored=tuple((plan.reported.index(seed), name) for seed, name in seen),
         settings=shared,
-        notes=(f"Seconds are wall-clock time with up to {plan.parallel} stages side by side.",),
+        published=experiment.rows() if experiment else (),
+        notes=tuple(notes),
     )
     handles = [prepared[seed] for seed in plan.reported]
     return write_comparison(

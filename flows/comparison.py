@@ -12,6 +12,7 @@ from e2urec_core.methods.base import Method
 from e2urec_core.plugins import kinds, word
 from e2urec_core.settings import Settings
 from e2urec_core.tuning import TuningRule
+from flows.published import EXPERIMENTS
 from flows.runs import Run, build_run, flag
 
 ALL = "all"
@@ -20,12 +21,25 @@ POLES = ("original", "retrain")
 FLOOR_SEEDS = 2
 
 
+class Entry(Settings):
+    """One method that takes part, or a variant of one."""
+
+    name: str
+    """The method's word with `_` for `-`, and the knobs that are set for good."""
+    title: str
+    """Its name for people."""
+    method: SerializeAsAny[Method]
+    """Its settings before any is chosen."""
+    fixed: tuple[str, ...] = ()
+    """Knobs that are not chosen, as they are what the variant is."""
+
+
 class Comparison(Settings):
     """Everything that decides what a comparison gives."""
 
     run: Run
     """What all methods share; its own method is the reference, or the first of them."""
-    methods: tuple[SerializeAsAny[Method], ...] = Field(min_length=1)
+    methods: tuple[Entry, ...] = Field(min_length=1)
     """Who takes part, beside the poles, which always do."""
     seeds: int = Field(3, ge=1, le=100)
     """Seeds that are reported: the run's, and those after it."""
@@ -33,6 +47,8 @@ class Comparison(Settings):
     """How each method's knobs are chosen."""
     parallel: int = Field(2, ge=1, le=64)
     """Stages that train or score side by side, each in a process of its own."""
+    experiment: str = ""
+    """Preset whose published figures stand beside ours; empty for none."""
 
     @model_validator(mode="after")
     def _tunes_on_a_seed_of_its_own(self) -> Comparison:
@@ -51,13 +67,14 @@ class Comparison(Settings):
 
 
 def build_comparison(
-    words: Mapping[str, str], methods: str, preset: str | None, flags: Mapping[str, str], given: Mapping[str, object]
+    words: Mapping[str, str], methods: str | None, preset: str | None, flags: Mapping[str, str], given: Mapping[str, object]
 ) -> Comparison:
     """The settings that two words, a list of methods, a preset and flags describe.
 
     Args:
         words: `dataset` and `backbone`.
-        methods: Words with commas between them, or `all`.
+        methods: Words with commas between them, or `all`, which stands for none too unless the preset is an experiment with its own; a
+            word may fix knobs, as in `e2urec:forget-weight=0`.
         preset: Named settings to start from.
         flags: By name, such as `training.num-epochs`.
         given: `seeds`, `parallel`, `budget` and `tuning_seed` where they were given.
@@ -72,10 +89,15 @@ def build_comparison(
                 hint="leave it out, or run one method with `e2urec unlearn`",
             )
     shared = {"evaluate.floor-seeds": str(FLOOR_SEEDS), **flags}
-    runs = [build_run({**words, "method": name}, preset, shared) for name in _named(methods)]
-    reference = next((run for run in runs if run.method.kind == REFERENCE), runs[0])
+    experiment = EXPERIMENTS.get(preset or "")
+    runs = {}
+    for name in _named(methods or (experiment.methods if experiment else ALL)):
+        kind, *knobs = name.split(":", maxsplit=1)
+        runs[name] = build_run({**words, "method": kind}, preset, {**shared, **_fixed(name, knobs)})
+    entries = tuple(_entry(name, run.method) for name, run in runs.items())
+    reference = next((run for run in runs.values() if run.method.kind == REFERENCE), next(iter(runs.values())))
     named = {"seeds": ("seeds",), "parallel": ("parallel",), "budget": ("tuning", "budget"), "tuning_seed": ("tuning", "seed")}
-    told: dict[str, Any] = {"run": reference, "methods": tuple(run.method for run in runs), "tuning": {}}
+    told: dict[str, Any] = {"run": reference, "methods": entries, "tuning": {}, "experiment": preset if experiment else ""}
     for name, path in named.items():
         if given.get(name) is not None:
             (told["tuning"] if len(path) > 1 else told)[path[-1]] = given[name]
@@ -103,7 +125,7 @@ def _named(methods: str) -> list[str]:
     if methods == ALL:
         return known
     named = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    strange = [name for name in named if name not in (*known, *POLES)]
+    strange = [name for name in named if name.split(":")[0] not in (*known, *POLES)]
     if strange or not named:
         raise BadSetting(
             f"{len(strange)} of {len(named)} methods are unknown: {', '.join(strange)}" if named else "0 methods are named",
@@ -111,3 +133,25 @@ def _named(methods: str) -> list[str]:
         )
     # The poles always take part.
     return [name for name in named if name not in POLES] or ["do-nothing"]
+
+
+def _fixed(name: str, knobs: list[str]) -> dict[str, str]:
+    """Flags of a variant such as `e2urec:forget-weight=0;suppression=4`."""
+    told = {}
+    for knob in knobs[0].split(";") if knobs else ():
+        field, is_set, value = knob.partition("=")
+        if not is_set or not field:
+            raise BadSetting(f"`{name}` sets no knob", hint="write `METHOD:KNOB=VALUE`, several with `;` between them")
+        told[f"method.{field}"] = value
+    return told
+
+
+def _entry(name: str, method: Method) -> Entry:
+    fixed = {knob.removeprefix("method.").replace("-", "_"): value for knob, value in _fixed(name, name.split(":", maxsplit=1)[1:]).items()}
+    told = ", ".join(f"{knob.replace('_', ' ')} {value}" for knob, value in fixed.items())
+    return Entry(
+        name=" ".join([method.kind, *(f"{knob} {value}" for knob, value in fixed.items())]),
+        title=f"{method.title} ({told})" if told else method.title,
+        method=method,
+        fixed=tuple(fixed),
+    )

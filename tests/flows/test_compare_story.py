@@ -10,9 +10,11 @@ import pytest
 from e2urec_console import TINY, Answer, Console, rerun, states
 
 from e2urec_core.methods.base import Method
-from e2urec_core.plugins import kinds
+from e2urec_core.plugins import kinds, word
 from e2urec_core.report.comparison import ComparisonDocument
+from e2urec_core.tuning import tries
 from flows.comparison import POLES, build_comparison
+from flows.published import EXPERIMENTS
 from tests.html_page import Page
 
 SHARED = tuple(
@@ -150,10 +152,34 @@ def test_a_stage_of_a_comparison_cannot_be_run_again_alone(console: Console, tol
 
 
 def test_without_flags_there_are_three_seeds_two_further_retrains_four_tries_and_every_method() -> None:
-    plan = build_comparison({"dataset": "sample", "backbone": "tiny-t5"}, "all", None, {}, {})
+    plan = build_comparison({"dataset": "sample", "backbone": "tiny-t5"}, None, None, {}, {})
     assert (plan.reported, plan.run.evaluate.floor_seeds, plan.tuning.budget, plan.tuning.seed) == ((0, 1, 2), 2, 4, 10)
-    assert [method.kind for method in plan.methods] == [kind for kind in kinds(Method.package) if kind not in POLES]
+    assert [entry.name for entry in plan.methods] == [kind for kind in kinds(Method.package) if kind not in POLES]
     assert plan.run.method.kind == "e2urec"
+
+
+def test_a_variant_keeps_its_knob_and_has_a_name_of_its_own() -> None:
+    plan = build_comparison({"dataset": "sample", "backbone": "tiny-t5"}, "e2urec,e2urec:suppression=3;forget-weight=1", None, {}, {})
+    plain, variant = plan.methods
+    assert (plain.name, plain.title) == ("e2urec", "E2URec")
+    assert (variant.name, variant.title) == ("e2urec suppression 3 forget_weight 1", "E2URec (suppression 3, forget weight 1)")
+    assert {(each.suppression, each.forget_weight) for each in tries(variant.method, plan.tuning, variant.fixed)} == {(3, 1)}  # type: ignore[attr-defined]
+    assert len({each.training.learning_rate for each in tries(variant.method, plan.tuning, variant.fixed)}) == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("preset", EXPERIMENTS)
+def test_every_table_of_the_paper_is_one_command(preset: str) -> None:
+    experiment = EXPERIMENTS[preset]
+    known = {word(kind) for kind in kinds(Method.package)}
+    named = [name for name in experiment.methods.split(",") if name.split(":")[0] in known]
+    for backbone, rows in (("t5", 100_000), ("tiny-t5", 20_000)):
+        flags = {"backbone.checkpoint": "google-t5/t5-base"} if backbone == "t5" else {}
+        plan = build_comparison({"dataset": "ml-1m", "backbone": backbone}, ",".join(named), preset, {"dataset.path": ".", **flags}, {})
+        assert plan.run.split.last_examples == rows
+        assert plan.experiment == preset
+    titles = [row["Method"] for row in experiment.rows()]
+    assert len(titles) == len(set(titles))
+    assert all(len(row) == len(experiment.rows()[0]) for row in experiment.rows())
 
 
 @pytest.mark.slow
@@ -166,6 +192,8 @@ def test_without_flags_there_are_three_seeds_two_further_retrains_four_tries_and
         pytest.param(
             ("--tuning-seed", "2"), "knobs would be chosen on seed 2, which is one of the reported 3", id="tuning on a reported seed"
         ),
+        pytest.param(("--methods", "undial:strength"), "`undial:strength` sets no knob", id="a variant of nothing"),
+        pytest.param(("--methods", "undial:strong=1"), "there is no setting `--method.strong`", id="a variant of an unknown knob"),
         pytest.param(("--budget", "0"), "`--budget 0` is refused", id="no tries"),
         pytest.param(("--seeds", "0"), "`--seeds 0` is refused", id="no seeds"),
     ],
