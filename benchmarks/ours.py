@@ -81,7 +81,21 @@ def unlearn(inputs: Inputs, run: Run, augmented: Path, place: Path) -> Unlearned
         "cache_original": timed(lambda: stages.cache_original(original, tokens, request, rule, (), bench, remembering)),
         "cache_teachers": timed(lambda: stages.cache_teachers(original, augmented, tokens, request, rule, bench, teachers)),
         "unlearn": timed(
-            lambda: stages.unlearn(run.method, original, tokens, request, augmented, remembering, teachers, rule, bench, unlearned)
+            lambda: stages.unlearn(
+                run.method,
+                original,
+                tokens,
+                request,
+                augmented,
+                remembering,
+                teachers,
+                None,
+                rule,
+                run.backbone,
+                run.training,
+                bench,
+                unlearned,
+            )
         ),
     }
     return Unlearned(seconds, unlearned, len(stages.facts(unlearned)["curve"]))

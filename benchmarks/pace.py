@@ -105,7 +105,8 @@ class Track:
         def run(watch: Watcher, *, compiled: bool = True) -> None:
             bench, rows = open_bench(self._seat(compiled=compiled), watch), self.rows
             place, rule = self._fresh("unlearned"), self._rule(form)
-            stages.unlearn(method, original, rows.tokens, rows.request, original, retained, forgotten, rule, bench, place)
+            folders = original, rows.tokens, rows.request, original, retained, forgotten, None
+            stages.unlearn(method, *folders, rule, self.backbone, method.training, bench, place)
 
         return self._paced(run, rows_a_step=2 * self.batch_size)
 

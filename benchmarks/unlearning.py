@@ -67,7 +67,10 @@ def per_row(inputs: Inputs, root: Path, batch_size: int, num_pairs: int) -> dict
             augmented,
             caches / "cache_original",
             caches / "cache_teachers",
+            None,
             rule,
+            run.backbone,
+            run.training,
             inputs.bench(stamps),
             place,
         )

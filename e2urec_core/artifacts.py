@@ -70,8 +70,12 @@ class Retrained(Model):
     """Network trained without the forgotten rows: the yardstick."""
 
 
+class Shards(Model):
+    """A network or an adapter for each shard of the users, trained before any request, and which user is in which."""
+
+
 class Unlearned(Model):
-    """Network after unlearning: merged weights, and the adapter that made them."""
+    """Network after unlearning: merged weights, and the adapter that made them; or an ensemble of the shards that are left."""
 
 
 class OriginalLogits(Artifact):
@@ -100,6 +104,7 @@ KINDS: dict[str, type[Artifact]] = {
         Original,
         Augmented,
         Retrained,
+        Shards,
         Unlearned,
         OriginalLogits,
         TeacherLogits,

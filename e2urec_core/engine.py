@@ -55,6 +55,9 @@ class Read(Protocol):
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder gives for every token, (row, token, width)."""
 
+    def state(self, batch: Batch) -> Tensor:
+        """What the last layer gives at the answer position, (row, width), in 32-bit floats."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -128,6 +131,10 @@ class _Reader:
     def encode(self, batch: Batch) -> Tensor:
         with self._workers.autocast():
             return self._reader.encode(batch.token_ids, batch.mask)
+
+    def state(self, batch: Batch) -> Tensor:
+        with self._workers.autocast():
+            return self._reader.state(batch.token_ids, batch.mask).float()
 
 
 class Workers:

@@ -36,6 +36,15 @@ class AnswerReader(torch.nn.Module):
 
         With `states`, what `encode` gave before, the encoder is not run.
         """
+        return self.said(self.state(token_ids, mask, states), support, remainder)
+
+    def state(
+        self,
+        token_ids: Int[Tensor, "row token"],
+        mask: Bool[Tensor, "row token"],
+        states: Float[Tensor, "row token width"] | None = None,
+    ) -> Float[Tensor, "row width"]:
+        """What the last layer gives at the answer position: what the logits are read off, and what the network makes of a prompt."""
         base, attention = self._base, mask.to(torch.int64)
         states = self.encode(token_ids, mask) if states is None else states
         given: Tensor = self.prefix.expand(len(states), -1)  # type: ignore[operator]
@@ -44,22 +53,30 @@ class AnswerReader(torch.nn.Module):
         ).last_hidden_state[:, -1]
         if getattr(base.config, "scale_decoder_outputs", False):
             decoded = decoded * base.config.d_model**-0.5
-        return self._said(decoded, getattr(base, "final_logits_bias", None), support, remainder)
+        there: Tensor = decoded
+        return there
 
     def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
         """What the encoder gives for every token."""
         states: Tensor = self._base.get_encoder()(input_ids=token_ids, attention_mask=mask.to(torch.int64)).last_hidden_state
         return states
 
-    def _said(self, decoded: Tensor, bias: Tensor | None, support: Tensor | None, remainder: str) -> Tensor:
-        """Logits of states at the answer position, (row, width)."""
-        words = self._base.get_output_embeddings().weight
+    def said(
+        self, decoded: Float[Tensor, "row width"], support: Int[Tensor, "row kept"] | None = None, remainder: str = "none"
+    ) -> Float[Tensor, "row words"]:
+        """Logits that are read off `state`; see `forward`."""
+        words, bias = self._base.get_output_embeddings().weight, self._bias
         # One position a row is cheap in 32 bits, and 16 would round p(Yes) in its second digit.
         with torch.autocast(decoded.device.type, enabled=False):
             if support is not None:
                 return some_words(decoded.float(), words.float(), None if bias is None else bias.reshape(-1).float(), support, remainder)
             logits: Tensor = decoded.float() @ words.float().T
             return logits if bias is None else logits + bias
+
+    @property
+    def _bias(self) -> Tensor | None:
+        bias: Tensor | None = getattr(self._base, "final_logits_bias", None)
+        return bias
 
     @property
     def _base(self) -> Any:
@@ -74,23 +91,26 @@ class NextTokenReader(AnswerReader):
         """Read `network`; there is no decoder to give anything to."""
         super().__init__(network, ())
 
-    def forward(
+    def state(
         self,
         token_ids: Int[Tensor, "row token"],
         mask: Bool[Tensor, "row token"],
-        support: Int[Tensor, "row kept"] | None = None,
-        remainder: str = "none",
         states: Float[Tensor, "row token width"] | None = None,
-    ) -> Float[Tensor, "row words"]:
-        """See `AnswerReader.forward`.
+    ) -> Float[Tensor, "row width"]:
+        """See `AnswerReader.state`.
 
         Rows are padded at the end, so every token stands at its own position, and none looks ahead to the padding.
         """
         assert states is None, "there is no encoder whose states could be given"
         base = self._base
         hidden = base.base_model(input_ids=token_ids, attention_mask=mask.to(torch.int64), use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
-        return self._said(last, getattr(base.get_output_embeddings(), "bias", None), support, remainder)
+        last: Tensor = hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        return last
+
+    @property
+    def _bias(self) -> Tensor | None:
+        bias: Tensor | None = getattr(self._base.get_output_embeddings(), "bias", None)
+        return bias
 
     def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
         """Refused: there is no encoder.

@@ -7,6 +7,7 @@ A saved recommender is a folder of safetensors and JSON: `config.json` and `mode
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from e2urec_core.data.batches import Batch, Prompts, tokenise
-from e2urec_core.data.places import TOKENIZER
+from e2urec_core.data.places import ENSEMBLE, TOKENIZER
 from e2urec_core.data.tokens import load_tokenizer
 from e2urec_core.errors import BadSetting
 from e2urec_core.ops.answers import yes_probability
@@ -149,7 +150,7 @@ class Recommender:
 
     def trainable(self) -> Recommender:
         """A copy all of whose weights may change."""
-        return Recommender(copy.deepcopy(self.network).requires_grad_(True), self.tokenizer, self.answers)
+        return dataclasses.replace(self, network=copy.deepcopy(self.network).requires_grad_(True))
 
     def count(self) -> dict[str, int]:
         """Numbers of weights: `trainable_parameters` and `total_parameters`."""
@@ -174,6 +175,10 @@ class Recommender:
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Recommender:
     """The recommender that `save` wrote into `folder`; nothing in it is unpickled or run."""
+    if (folder / ENSEMBLE).is_file():
+        from e2urec_core.ensemble import load_ensemble
+
+        return load_ensemble(folder, device)
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 

@@ -97,6 +97,32 @@ class Augment(Training):
     """The adapter, where one is trained."""
 
 
+class Sharding(Settings):
+    """What of a method shapes its shards and their training: all that the stage which trains them knows of the method."""
+
+    by: Literal["digest", "original", "base"] = "digest"
+    """How users come together: by digest of a user's number, or by what the original or the untrained network makes of their prompts."""
+    num_shards: int = Field(4, ge=2, le=256)
+    """Shards of the users."""
+    num_slices: int = Field(1, ge=1, le=64)
+    """Slices of a shard; a shard is trained on its first slice, then on its first two, and so on, and is kept after each."""
+    capacity: float = Field(1.2, ge=1, le=10)
+    """Most users of a clustered shard, in even shares: 1.2 allows a fifth more than the mean."""
+    num_iterations: int = Field(50, ge=1, le=1000)
+    """Most rounds of the clustering."""
+    lora: Lora | None = None
+    """Adapter that a shard trains on the untrained network, which stays as it is; none where it trains a whole network."""
+    training: Training = Training()
+    """Schedule of each shard."""
+
+    def passes(self) -> int:
+        """Passes of one slice: with all slices together, a shard's rows are drawn about as often as without slices.
+
+        Source: SISA (Bourtoule et al., arXiv 1912.03817): 2 / (slices + 1) of the passes.
+        """
+        return max(1, round(2 * self.training.num_epochs / (self.num_slices + 1)))
+
+
 class CacheRule(Settings):
     """What the teacher cache keeps."""
 

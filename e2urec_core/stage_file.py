@@ -9,10 +9,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from e2urec_core.errors import BadSetting
-from e2urec_core.settings import Augment, CacheRule, ScoreRule, Seat, Settings, Training
+from e2urec_core.settings import Augment, CacheRule, ScoreRule, Seat, Settings, Sharding, Training
 
 StageName = Literal[
-    "train_original", "train_retrained", "train_augmented", "cache_original", "cache_teachers", "unlearn", "score", "evaluate"
+    "train_original",
+    "train_retrained",
+    "train_augmented",
+    "train_shards",
+    "cache_original",
+    "cache_teachers",
+    "unlearn",
+    "score",
+    "evaluate",
 ]
 
 
@@ -28,7 +36,7 @@ class StageFile(Settings):
     models: tuple[tuple[str, str], ...] = ()
     """Name and folder of each recommender, for `evaluate`."""
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by argument: backbone, training, augment, method, rule."""
+    """Settings by argument: backbone, training, augment, sharding, method, rule."""
     subject: str | None = None
     """The method's kind, for `evaluate`."""
     seat: Seat
@@ -65,6 +73,7 @@ class StageFile(Settings):
             "backbone": Backbone,
             "training": Training,
             "augment": Augment,
+            "sharding": Sharding,
             "method": Method,
             "rule": CacheRule,
             "asked": ScoreRule,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Method
     from e2urec_core.recommender import Recommender
-    from e2urec_core.settings import Augment, CacheRule, ScoreRule, Training
+    from e2urec_core.settings import Augment, CacheRule, ScoreRule, Sharding, Training
     from e2urec_core.training_state import Fitted
 
 ADAPTER = "adapter"
@@ -81,9 +81,9 @@ def tokenise(examples: Path, interactions: Path, prompt: PromptRule, backbone: B
 
 def train_original(tokens: Path, backbone: Backbone, training: Training, bench: Bench, place: Path) -> int:
     """Train a recommender on all training rows."""
-    from e2urec_core.data.tokens import load_tokenizer, prompts_of_split
+    from e2urec_core.data.tokens import prompts_of_split
 
-    recommender = _on(bench, backbone.build(load_tokenizer(tokens), bench.seed))
+    recommender = _fresh(tokens, backbone, bench)(bench.seed)
     rows, validation = (prompts_of_split(tokens, split) for split in ("train", "validation"))
     return _fit_and_save(recommender, rows, validation, training, bench, place)
 
@@ -96,9 +96,9 @@ def train_retrained(tokens: Path, request: Path, backbone: Backbone, training: T
     """
     import numpy
 
-    from e2urec_core.data.tokens import load_tokenizer, prompts_of_part, prompts_of_split
+    from e2urec_core.data.tokens import prompts_of_part, prompts_of_split
 
-    recommender = _on(bench, backbone.build(load_tokenizer(tokens), bench.seed))
+    recommender = _fresh(tokens, backbone, bench)(bench.seed)
     rows = prompts_of_split(tokens, "train")
     left_out = numpy.isin(rows.example_ids, prompts_of_part(tokens, request, "forgotten").example_ids)
     _fit_and_save(recommender, rows, prompts_of_part(tokens, request, "validation"), training, bench, place, left_out=left_out)
@@ -114,6 +114,20 @@ def train_augmented(original: Path, tokens: Path, request: Path, augment: Augmen
     student = recommender.with_adapter(augment.lora, bench.seed) if augment.trains == "adapter" else recommender.trainable()
     forgotten, validation = (prompts_of_part(tokens, request, part) for part in ("forgotten", "validation"))
     return _fit_and_save(student, forgotten, validation, augment, bench, place, purpose="augmented")
+
+
+def train_shards(original: Path | None, tokens: Path, backbone: Backbone, sharding: Sharding, bench: Bench, place: Path) -> int:
+    """Divide the training rows' users into shards, and train each by itself; the original is there for a partition that needs it."""
+    from e2urec_core.data.tokens import prompts_of_split
+    from e2urec_core.recommender import load
+    from e2urec_core.sharding.system import write_shards
+
+    rows, validation = (prompts_of_split(tokens, split) for split in ("train", "validation"))
+    trained = load(original, bench.device) if original else None
+    fitted, told = write_shards(place, rows, validation, sharding, _fresh(tokens, backbone, bench), trained, bench)
+    if bench.workers.is_main:
+        _note(place, **told, **_of(fitted))
+    return len(rows)
 
 
 def cache_original(original: Path, tokens: Path, request: Path, rule: CacheRule, earlier: Sequence[Path], bench: Bench, place: Path) -> int:
@@ -149,7 +163,10 @@ def unlearn(
     augmented: Path | None,
     remembering: Path | None,
     teachers: Path | None,
+    shards: Path | None,
     rule: CacheRule,
+    backbone: Backbone,
+    training: Training,
     bench: Bench,
     place: Path,
 ) -> int:
@@ -159,6 +176,7 @@ def unlearn(
     from e2urec_core.data.tokens import prompts_of_part, prompts_of_split
     from e2urec_core.methods.base import Problem
     from e2urec_core.recommender import load
+    from e2urec_core.sharding.system import ShardsFolder
 
     recommender = load(original, bench.device)
     retained, forgotten, validation = (prompts_of_part(tokens, request, part) for part in ("retained", "forgotten", "validation"))
@@ -169,7 +187,8 @@ def unlearn(
             "retained": Stamp.of(prompts_of_split(tokens, "train"), original),
         }
         cache = TeacherCache(remembering, teachers, {"forgotten": forgotten, "retained": retained}, stamps, rule)
-    outcome = method.unlearn(Problem(recommender, retained, forgotten, validation, cache), bench)
+    opened, fresh = ShardsFolder(shards) if shards else None, _fresh(tokens, backbone, bench)
+    outcome = method.unlearn(Problem(recommender, retained, forgotten, validation, cache, opened, fresh, training), bench)
     if bench.workers.is_main:
         counted = outcome.recommender.count()
         if outcome.recommender.has_adapter:
@@ -177,7 +196,8 @@ def unlearn(
         merged = outcome.recommender.merged()
         merged.save(place)
         total = merged.count()["total_parameters"]
-        _note(place, **_of(outcome.fitted), trainable_parameters=counted["trainable_parameters"], total_parameters=total)
+        counts = {"trainable_parameters": counted["trainable_parameters"], "total_parameters": total}
+        _note(place, **_of(outcome.fitted), **counts, **outcome.facts)
     return len(forgotten)
 
 
@@ -233,6 +253,13 @@ def _kept(bench: Bench) -> KeptTables | None:
     from e2urec_core.checkpoints import KeptTables
 
     return KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
+
+
+def _fresh(tokens: Path, backbone: Backbone, bench: Bench) -> Callable[[int], Recommender]:
+    """Builds an untrained network with the tokenizer of the tokens, from a seed."""
+    from e2urec_core.data.tokens import load_tokenizer
+
+    return lambda seed: _on(bench, backbone.build(load_tokenizer(tokens), seed))
 
 
 def _on(bench: Bench, recommender: Recommender) -> Recommender:

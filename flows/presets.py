@@ -34,6 +34,11 @@ def _demo_method(method: str) -> Sections:
         "simnpo": {"forget_weight": 1.0, "training": {**passes, "learning_rate": 1e-3}},
         "undial": {"strength": 8.0, "training": {**passes, "learning_rate": 1e-3}},
         "task_negation": {"training": {**passes, "num_epochs": 2, "learning_rate": 5e-4}},
+        "rec_eraser": {"num_shards": 4},
+        "apa": {
+            "lora": {"rank": 16, "alpha": 32.0, "targets": "all_linear"},
+            "training": {**passes, "num_epochs": 8, "learning_rate": 2e-3},
+        },
     }
     return knobs.get(method, {})
 

@@ -27,6 +27,7 @@ STAGES = (
     "forget",
     "tokenise",
     "train-original",
+    "train-shards",
     "train-augmented",
     "cache-original",
     "cache-teachers",

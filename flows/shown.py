@@ -7,6 +7,7 @@ from pathlib import Path
 
 def show_report(place: Path, name: str, *, as_json: bool) -> None:
     """Print the report of a run, a column a method."""
+    from e2urec_core.data.places import ENSEMBLE
     from e2urec_core.report import ReportDocument, summary, text_table
     from tasks._journal import Journal
 
@@ -19,7 +20,13 @@ def show_report(place: Path, name: str, *, as_json: bool) -> None:
     _print_table([list(column) for column in zip(*text_table(document), strict=True)])
     print(summary(document))
     print(f"report: {folder / 'report.html'}")
-    print(f"model:  runs:/{Journal.open(place / 'runs', name).record.tracking_run}/recommender in MLflow")
+    journal = Journal.open(place / "runs", name)
+    made = journal.record.stages["unlearn"].artifact()
+    ensemble = made and place / "store" / "objects" / made.kind / made.digest
+    if ensemble and (ensemble / ENSEMBLE).is_file():
+        print(f"model:  {ensemble}, an ensemble, which is not in MLflow yet")
+    else:
+        print(f"model:  runs:/{journal.record.tracking_run}/recommender in MLflow")
 
 
 def show_comparison(place: Path, name: str, *, as_json: bool) -> None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from e2urec_core.artifacts import Augmented, Examples, ForgetRequest, Interactions, Original, Retrained, TeacherLogits, Tokens, Unlearned
+from e2urec_core.artifacts import (
+    Augmented,
+    Examples,
+    ForgetRequest,
+    Interactions,
+    Original,
+    Retrained,
+    Shards,
+    TeacherLogits,
+    Tokens,
+    Unlearned,
+)
 from flows.rooms import earlier_interactions
 from flows.runs import Run
 from tasks._room import ROOM
@@ -13,7 +24,7 @@ from tasks.forget import choose_forgotten
 from tasks.ingest import ingest
 from tasks.split import split_by_time
 from tasks.tokenise import tokenise
-from tasks.train import train_augmented, train_original, train_retrained
+from tasks.train import train_augmented, train_original, train_retrained, train_shards
 from tasks.unlearn import unlearn_users
 
 
@@ -48,14 +59,17 @@ def prepare(run: Run) -> Prepared:
 def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:
     """Let the run's method forget, after what it wants has been made; returns the augmented model too, where it wanted one."""
     original, tokens, request, seat = prepared.original, prepared.tokens, prepared.request, run.seat()
-    augmented = remembering = teachers = None
+    augmented = remembering = teachers = shards = None
     rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder())
+    if run.method.wants(Shards) and (sharding := run.method.sharding(run.training)) is not None:
+        shards = train_shards(original if sharding.by == "original" else None, tokens, run.backbone, sharding, seat)
     if run.method.wants(Augmented) or run.method.wants(TeacherLogits):
         augmented = train_augmented(original, tokens, request, run.augment, seat)
     if run.method.wants(TeacherLogits):
         remembering = cache_original_logits(original, tokens, request, rule, seat)
         teachers = cache_teacher_logits(original, augmented, tokens, request, rule, seat)
-    return unlearn_users(run.method, original, tokens, request, augmented, remembering, teachers, rule, seat), augmented
+    made = augmented, remembering, teachers, shards
+    return unlearn_users(run.method, original, tokens, request, *made, rule, run.backbone, run.training, seat), augmented
 
 
 def retrain(run: Run, prepared: Prepared, further: int = 0) -> Retrained:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, Report, Retrained, Scores, Unlearned
+from e2urec_core.data.places import ENSEMBLE
+from tasks._progress import say
 from tasks._room import Room
 from tasks._stage import Work, stage
 
@@ -83,7 +85,10 @@ def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
     folder = room.store.open(unlearned)
     if (folder / "adapter").is_dir():
         room.tracker.files(folder / "adapter", "adapter")
-    log_model(room, folder)
+    if (folder / ENSEMBLE).is_file():
+        say("an ensemble is not handed to MLflow as a model yet; it lies in the store, and `e2urec_core.recommender.load` opens it")
+    else:
+        log_model(room, folder)
     show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
     return room.reports
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from e2urec_core.artifacts import Augmented, ForgetRequest, Original, Retrained, Tokens
+from e2urec_core.artifacts import Augmented, ForgetRequest, Original, Retrained, Shards, Tokens
 from e2urec_core.backbones.base import Backbone
-from e2urec_core.settings import Augment, Seat, Training
+from e2urec_core.settings import Augment, Seat, Sharding, Training
 from tasks._stage import Work, stage
 
 
@@ -22,6 +22,13 @@ def train_augmented(work: Work, original: Original, tokens: Tokens, request: For
     """Train the original further on the forgotten rows alone."""
     folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
     return work.perform(seat, "train_augmented", **folders, augment=augment)
+
+
+@stage("train-shards", writes=Shards)
+def train_shards(work: Work, original: Original | None, tokens: Tokens, backbone: Backbone, sharding: Sharding, seat: Seat) -> int:
+    """Train a sharded system on all training rows, before any request; the original decides who comes together, where it is given."""
+    folders = {"original": work.open(original) if original else None, "tokens": work.open(tokens)}
+    return work.perform(seat, "train_shards", **folders, backbone=backbone, sharding=sharding)
 
 
 def _named_by_seed(given: Mapping[str, Any]) -> str:

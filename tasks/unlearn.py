@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, OriginalLogits, TeacherLogits, Tokens, Unlearned
+from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, OriginalLogits, Shards, TeacherLogits, Tokens, Unlearned
+from e2urec_core.backbones.base import Backbone
 from e2urec_core.methods.base import Method
-from e2urec_core.settings import CacheRule, Seat
+from e2urec_core.settings import CacheRule, Seat, Training
 from tasks._stage import Work, stage
 
 
@@ -18,11 +19,14 @@ def unlearn_users(
     augmented: Augmented | None,
     remembering: OriginalLogits | None,
     teachers: TeacherLogits | None,
+    shards: Shards | None,
     rule: CacheRule,
+    backbone: Backbone,
+    training: Training,
     seat: Seat,
 ) -> int:
     """Make a recommender that no longer knows the forgotten rows, and merge its adapter."""
     given: dict[str, Artifact | None] = {"original": original, "tokens": tokens, "request": request}
-    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers}
+    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers, "shards": shards}
     folders = {name: work.open(handle) if handle else None for name, handle in given.items()}
-    return work.perform(seat, "unlearn", method=method, **folders, rule=rule)
+    return work.perform(seat, "unlearn", method=method, **folders, rule=rule, backbone=backbone, training=training)

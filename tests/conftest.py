@@ -7,6 +7,7 @@ shared: a test that changes it must work on a copy.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.logit_cache import TeacherCache
     from e2urec_core.engine import Bench
-    from e2urec_core.methods.base import Problem
+    from e2urec_core.methods.base import Method, Problem
     from e2urec_core.recommender import Recommender
     from e2urec_core.settings import CacheRule
 
@@ -191,10 +192,37 @@ def tiny_problem(
     from e2urec_core.settings import CacheRule, Training
     from e2urec_core.training import fit_answers
 
+    short = Training(num_epochs=2, batch_size=16, learning_rate=1e-2)
     original = build_tiny("tiny_t5")
     retained, forgotten, validation = (rows_of(original, part) for part in ("retained", "forgotten", "validation"))
     fit_answers(original, retained, validation, Training(num_epochs=2, batch_size=32, learning_rate=1e-2), bench, purpose="original")
     augmented = original.trainable()
     fit_answers(augmented, forgotten, validation, Training(num_epochs=2, batch_size=16, learning_rate=5e-3), bench, purpose="augmented")
     rule = CacheRule(rows_per_group=16, retained_per_forgotten=4)
-    return Problem(original, retained, forgotten, validation, cache_teachers(tiny_teachers_folder, original, augmented, rule, bench))
+    cache = cache_teachers(tiny_teachers_folder, original, augmented, rule, bench)
+    return Problem(original, retained, forgotten, validation, cache, fresh=lambda seed: build_tiny("tiny_t5", seed), training=short)
+
+
+@pytest.fixture(scope="session")
+def with_shards(
+    rows_of: Callable[[Recommender, str], Prompts], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Method, Problem, Bench], Problem]:
+    """A problem with the shards that a method needs, if any, trained on all training rows: `with_shards(method, problem, bench)`."""
+    from e2urec_core.sharding.system import ShardsFolder, write_shards
+
+    made: dict[tuple[str, str, int], Path] = {}
+
+    def problem_of(method: Method, problem: Problem, bench: Bench) -> Problem:
+        sharding = method.sharding(problem.training)
+        if sharding is None:
+            return problem
+        key = sharding.model_dump_json(), str(id(problem.original)), bench.seed
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("shards")
+            assert problem.fresh is not None
+            rows = rows_of(problem.original, "train")
+            _, told = write_shards(made[key], rows, problem.validation, sharding, problem.fresh, problem.original, bench)
+            (made[key] / "facts.json").write_text(json.dumps(told))
+        return dataclasses.replace(problem, shards=ShardsFolder(made[key]))
+
+    return problem_of

@@ -7,6 +7,8 @@ from pathlib import Path
 PARTS, ITEMS, USERS, QUARANTINE = "interactions", "items.parquet", "users.parquet", "quarantine.parquet"
 """Of stored interactions: a folder of part files, the tables of items and users, and what was put aside."""
 EXAMPLES, MARKS, TOKENS, TOKENIZER = "examples.parquet", "parts.parquet", "tokens.parquet", "tokenizer.json"
+ENSEMBLE = "ensemble.json"
+"""What an ensemble of networks, see `ensemble.py`, has in the place of a network's own files."""
 SCORES, FACTS = "scores.parquet", "facts.json"
 """What models answered; and what a stage notes about itself, in numbers that do not depend on the clock."""
 

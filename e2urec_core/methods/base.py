@@ -7,17 +7,19 @@ A method without teachers that trains on forgotten and retained rows side by sid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from e2urec_core.artifacts import Artifact
-from e2urec_core.settings import Lora, Plugin
+from e2urec_core.settings import Lora, Plugin, Sharding, Training
 
 if TYPE_CHECKING:
     from e2urec_core.data.batches import Prompts
     from e2urec_core.data.logit_cache import TeacherCache
     from e2urec_core.engine import Bench
     from e2urec_core.recommender import Recommender
+    from e2urec_core.sharding.system import ShardsFolder
     from e2urec_core.training_state import Fitted
 
 
@@ -31,6 +33,9 @@ class Problem:
         forgotten: Training rows to forget; at least one.
         validation: Rows for model selection, without those of forgotten users.
         teachers: Cached outputs of both teachers, for methods that need `TeacherLogits`.
+        shards: What was trained of each shard of the training rows, for methods that need `Shards`.
+        fresh: Builds an untrained network of the original's kind, with its tokenizer, from a seed.
+        training: Schedule of the original.
     """
 
     original: Recommender
@@ -38,6 +43,9 @@ class Problem:
     forgotten: Prompts
     validation: Prompts
     teachers: TeacherCache | None = None
+    shards: ShardsFolder | None = None
+    fresh: Callable[[int], Recommender] | None = None
+    training: Training = field(default_factory=Training)
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,12 @@ class Outcome:
     Args:
         recommender: Forgets; still carries its adapter, if it has one.
         fitted: What the loop did.
+        facts: What else the method notes about its work, plain JSON values.
     """
 
     recommender: Recommender
     fitted: Fitted
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(Plugin):
@@ -63,9 +73,18 @@ class Method(Plugin):
     tuned: ClassVar[tuple[str, ...]] = ()
     """Knobs that a comparison tries several values of, as dotted names; numbers above 0 whose size matters by factors."""
 
+    @property
+    def row(self) -> str:
+        """Its name in scores and in the report; there, `original` and `retrain` are what methods are compared with."""
+        return f"{self.kind}_method" if self.kind in ("original", "retrain") else self.kind
+
     def wants(self, artifact: type[Artifact]) -> bool:
         """Whether `artifact` must exist before this method can run."""
         return artifact in self.needs
+
+    def sharding(self, training: Training) -> Sharding | None:
+        """What of it shapes shards and their training, for methods that need `Shards`; `training` is the original's schedule."""
+        return None
 
     def retained_draws(self) -> float:
         """Retained rows that are drawn for every forgotten row, all passes together; what the teacher cache must hold."""
@@ -96,6 +115,20 @@ class Trainer(Method):
     def student(self, original: Recommender, bench: Bench) -> Recommender:
         """A copy of `original` with the weights that are to be trained."""
         return original.with_adapter(self.lora, bench.seed) if self.trains == "adapter" else original.trainable()
+
+
+def unchanged(problem: Problem, bench: Bench) -> Outcome:
+    """A copy of the original, of which no weight was trained, and whose count of trained weights says so.
+
+    Raises:
+        BadRequest: There is nothing to forget.
+    """
+    from e2urec_core.training_state import Fitted
+
+    refuse_nothing_to_forget(problem)
+    same = problem.original.trainable()
+    same.network.requires_grad_(False)
+    return Outcome(same, Fitted((), (), 0, bench.token_budget, (), 0.0))
 
 
 def refuse_nothing_to_forget(problem: Problem) -> None:

@@ -9,10 +9,9 @@ Cost: none.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from e2urec_core.methods.base import Method, Outcome, Problem, refuse_nothing_to_forget
+from e2urec_core.methods.base import Method, Outcome, Problem, unchanged
 
 if TYPE_CHECKING:
     from e2urec_core.engine import Bench
@@ -29,11 +28,4 @@ class DoNothing(Method):
 
     def unlearn(self, problem: Problem, bench: Bench) -> Outcome:
         """See `Method.unlearn`."""
-        from e2urec_core.recommender import Recommender
-        from e2urec_core.training_state import Fitted
-
-        refuse_nothing_to_forget(problem)
-        original = problem.original
-        # No weight was trained, and the count of trained weights says so.
-        same = Recommender(copy.deepcopy(original.network).requires_grad_(False), original.tokenizer, original.answers)
-        return Outcome(same, Fitted((), (), 0, bench.token_budget, (), 0.0))
+        return unchanged(problem, bench)

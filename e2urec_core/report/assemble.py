@@ -68,7 +68,7 @@ def assemble(
             "settings": dict(settings),
             "versions": {package: version(package) for package in PACKAGES},
             "digests": dict(digests),
-            "notes": _notes(measured, counts) + _memory_notes(noted),
+            "notes": _notes(measured, counts) + _memory_notes(noted) + _shard_notes(noted[method], seconds),
         }
     )
 
@@ -80,6 +80,21 @@ def _memory_notes(noted: Mapping[str, Any]) -> list[str]:
         for name, facts in noted.items()
         if facts.get("halved_at")
     ]
+
+
+def _shard_notes(told: Mapping[str, Any], seconds: Mapping[str, float]) -> list[str]:
+    """What a sharded system cost before the request, which the method's seconds leave out, and what the request did to its shards."""
+    shards = told.get("shards")
+    if shards is None:
+        return []
+    total, retrained, left_out = shards["total"], len(shards["retrained"]), len(shards["left_out"])
+    notes = [
+        f"The {total} shards were trained before any request, in {_sum(seconds, ('train-shards',)):,.1f} s (train-shards), which neither "
+        f"of the method's times includes; for this request {retrained} of them were trained again."
+    ]
+    if left_out:
+        notes.append(f"{left_out} of the {total} shards lost all of their users and were left out of the ensemble.")
+    return notes
 
 
 def _sum(seconds: Mapping[str, float], stages: Sequence[str]) -> float:

@@ -21,7 +21,12 @@ from e2urec_core.methods.base import Method
 from e2urec_core.plugins import load
 from e2urec_core.settings import Plugin
 
-SMALL: dict[str, Any] = {"training": {"num_epochs": 2, "batch_size": 8, "learning_rate": 1e-2}, "lora": {"rank": 4}}
+SMALL: dict[str, Any] = {
+    "training": {"num_epochs": 2, "batch_size": 8, "learning_rate": 1e-2},
+    "lora": {"rank": 4},
+    "num_shards": 3,
+    "num_slices": 2,
+}
 """Values of knobs that make any method quick; a method takes those it has."""
 
 
@@ -106,7 +111,7 @@ def small_method() -> Callable[[str], Method]:
         small = {}
         for name, values in SMALL.items():
             if name in member.model_fields:
-                small[name] = {**member().canonical()[name], **values}
+                small[name] = {**member().canonical()[name], **values} if isinstance(values, dict) else values
         method: Method = member(**small)
         return method
 

@@ -15,7 +15,7 @@ from e2urec_core import stages
 from e2urec_core.backbones.tiny_bart import TinyBart
 from e2urec_core.errors import BadSetting
 from e2urec_core.methods.e2urec import E2URec
-from e2urec_core.settings import Augment, CacheRule, EngineRule, Lora, Seat, Training
+from e2urec_core.settings import Augment, CacheRule, EngineRule, Lora, Seat, Sharding, Training
 from e2urec_core.stage_file import StageFile, StageName
 
 SEAT = Seat(seed=4, threads=2, precision="bf16", engine=EngineRule(token_budget=99))
@@ -23,6 +23,7 @@ RULES: dict[str, Any] = {
     "backbone": TinyBart(width=16, num_heads=2),
     "training": Training(num_epochs=3, check_every=7),
     "augment": Augment(trains="adapter", lora=Lora(rank=2)),
+    "sharding": Sharding(num_slices=2, lora=Lora(rank=3)),
     "method": E2URec(suppression=3, training=Training(num_epochs=1)),
     "rule": CacheRule(support="top", top=7, retained_per_forgotten=1.5),
 }

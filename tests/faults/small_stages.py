@@ -14,14 +14,25 @@ import psutil
 
 from e2urec_core.backbones.tiny_t5 import TinyT5
 from e2urec_core.methods.e2urec import E2URec
+from e2urec_core.methods.sisa import Sisa
 from e2urec_core.settings import Augment, CacheRule, Lora, Seat, Settings, Training
 
-STAGES = ("train_original", "train_augmented", "train_retrained", "cache_original", "cache_teachers", "unlearn", "evaluate")
+STAGES = (
+    "train_original",
+    "train_augmented",
+    "train_shards",
+    "train_retrained",
+    "cache_original",
+    "cache_teachers",
+    "unlearn",
+    "evaluate",
+)
 # Dropout draws at every step, so that a random state which is not brought back shows.
 BACKBONE = TinyT5(width=16, num_layers=1, num_heads=2, inner_width=32, vocabulary=400, dropout=0.1)
 TRAINING = Training(num_epochs=2, batch_size=32, learning_rate=5e-3, patience=2)
 AUGMENT = Augment(num_epochs=2, batch_size=16)
 METHOD = E2URec(training=Training(num_epochs=2, batch_size=6, learning_rate=5e-3), lora=Lora(rank=4))
+SHARDED = Sisa(num_shards=2, num_slices=2)
 RULE = CacheRule(top=8, rows_per_group=16, retained_per_forgotten=2.0)
 SEAT = Seat(seed=0)
 
@@ -38,6 +49,12 @@ def arguments(inputs: Path, stage: str, **changes: Any) -> dict[str, Any]:
     given: dict[str, dict[str, Any]] = {
         "train_original": first,
         "train_augmented": {**original, **before, "augment": AUGMENT},
+        "train_shards": {
+            "original": None,
+            "tokens": before["tokens"],
+            "backbone": BACKBONE,
+            "sharding": SHARDED.sharding(TRAINING),
+        },
         "train_retrained": {**first, "request": before["request"]},
         "cache_original": {**original, **before, "rule": RULE, "earlier": []},
         "cache_teachers": {**original, **augmented, **before, "rule": RULE},
@@ -48,7 +65,10 @@ def arguments(inputs: Path, stage: str, **changes: Any) -> dict[str, Any]:
             **before,
             "remembering": inputs / "cache_original",
             "teachers": inputs / "cache_teachers",
+            "shards": inputs / "train_shards",
             "rule": RULE,
+            "backbone": BACKBONE,
+            "training": TRAINING,
         },
         "evaluate": {
             **before,

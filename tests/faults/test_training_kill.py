@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from killed_children import Children, Ended
-from small_stages import RULE, SEAT, TRAINING, arguments, changed, digests_in
+from small_stages import RULE, SEAT, SHARDED, TRAINING, arguments, changed, digests_in
 
 from e2urec_core.checkpoints import Checkpoints
 from e2urec_core.settings import EngineRule, Seat
@@ -38,6 +38,8 @@ CASES = {
     "retrained": Case("train_retrained"),
     "unlearning": Case("unlearn"),
     "unlearning in pieces": Case("unlearn", engine=PIECES),
+    "shards": Case("train_shards"),
+    "unlearning of shards": Case("unlearn", {"method": SHARDED}),
     "original's outputs": Case("cache_original"),
     "original's outputs in pieces": Case("cache_original", engine=PIECES),
     "teachers' outputs": Case("cache_teachers"),
@@ -172,6 +174,39 @@ def test_a_training_starts_anew_when_every_checkpoint_is_damaged(stages: Stages,
     ended = stages.run("original", tmp_path / "kept", every_steps=3)
     assert ended.told[0] == 1
     assert same(ended, stages.undisturbed("original"))
+
+
+@pytest.mark.parametrize(("what", "kill_at"), [("shards", 1), ("shards", 6), ("shards", 9), ("unlearning of shards", 5)])
+def test_a_killed_training_of_shards_goes_on_in_the_slice_that_was_not_finished(
+    stages: Stages, tmp_path: Path, what: str, kill_at: int
+) -> None:
+    assert stages.run(what, tmp_path / "kept", every_steps=1, kill_at=kill_at).status == -9
+    finished = written(list((tmp_path / "kept").glob("*-finished/step-*/tensors.safetensors")))
+    assert bool(finished) == (kill_at > 1)
+    # In the slice under way too no step is done twice, but the one whose checkpoint the kill has caught.
+    ended = stages.run(what, tmp_path / "kept", every_steps=1)
+    assert ended.told[0] == kill_at
+    assert same(ended, stages.undisturbed(what))
+
+
+def test_shards_killed_again_and_again_and_with_a_finished_one_damaged_end_in_the_same_bytes(stages: Stages, tmp_path: Path) -> None:
+    for kill_at in (3, 4, 8, 11):
+        assert stages.run("shards", tmp_path / "kept", every_steps=2, kill_at=kill_at).status == -9
+    done = sorted((tmp_path / "kept").glob("*-finished/step-*/tensors.safetensors"))
+    assert len(done) > 1
+    done[0].write_bytes(done[0].read_bytes()[:-1])
+    ended = stages.run("shards", tmp_path / "kept", every_steps=2)
+    # The damaged slice is trained again, and after it those that were kept are taken.
+    assert ended.told[0] == 1
+    assert same(ended, stages.undisturbed("shards"))
+
+
+@pytest.mark.parametrize("kill_in_file", [1, 3, 5])
+def test_a_kill_while_a_finished_slice_is_kept_leaves_those_before_it(stages: Stages, tmp_path: Path, kill_in_file: int) -> None:
+    # Nothing but finished slices is kept here, two files each.
+    assert stages.run("shards", tmp_path / "kept", kill_in_file=kill_in_file).status == -9
+    assert len(list((tmp_path / "kept").glob("*-finished/step-*"))) == kill_in_file // 2
+    assert same(stages.run("shards", tmp_path / "kept"), stages.undisturbed("shards"))
 
 
 def kept_groups(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from small_stages import (
     METHOD,
     RULE,
     SEAT,
+    SHARDED,
     TRAINING,
     arguments,
     changed,
@@ -84,6 +85,8 @@ def cases(one: Path) -> dict[str, Case]:
         "unlearned": Case(
             "unlearn", {**original, **augmented, **caches, "method": changed(METHOD, lora=Lora(rank=4, dropout=0.0).canonical())}
         ),
+        "shards": Case("train_shards", {"backbone": steady["backbone"], "sharding": SHARDED.sharding(steady["training"])}),
+        "shards that are left": Case("unlearn", {**steady, "method": SHARDED, "shards": one / "shards"}),
         "scores": Case("evaluate", {"models": models}),
     }
 
@@ -129,7 +132,7 @@ def told(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
     return Told(one, two)
 
 
-TRAININGS = ("original", "original in pieces", "stopped early", "rows one by one", "unlearned")
+TRAININGS = ("original", "original in pieces", "stopped early", "rows one by one", "unlearned", "shards", "shards that are left")
 
 
 @pytest.mark.parametrize("case", TRAININGS)
@@ -182,6 +185,13 @@ def test_a_model_trained_by_two_processes_is_written_whole(told: Told) -> None:
     assert {path.name for path in (told.two / "original").iterdir()} == {path.name for path in (told.one / "original").iterdir()}
     for name, weight in one.items():
         assert (weight - two[name]).abs().max().item() < WEIGHT
+
+
+def test_shards_that_two_processes_have_trained_are_those_of_one(told: Told) -> None:
+    one, two = digests_in(told.one / "shards"), digests_in(told.two / "shards")
+    assert one.keys() == two.keys()
+    assert one["partition.parquet"] == two["partition.parquet"]
+    assert len([name for name in one if name.endswith("weights.safetensors")]) == 4
 
 
 class Killed(NamedTuple):
