@@ -128,6 +128,7 @@ def _tables(rows: Prompts) -> Iterator[pa.Table]:
         some = rows.select(numbers)
         columns = [
             pa.array(numbers),
+            pa.array(numpy.zeros(len(some), dtype=numpy.int64)),
             pa.array(["train"] * len(some)),
             pa.array(some.labels.astype(numpy.int8)),
             pa.ListArray.from_arrays(pa.array(some.starts.astype(numpy.int32)), pa.array(some.flat)),

@@ -41,6 +41,7 @@ REQUEST_RELATION = _relation(
         "misplaced_marks": "Marks that do not stand in the place of their example.",
         "users_forgotten_and_retained": "Users of whom some training rows are forgotten and others retained.",
         "held_out_users_forgotten": "Users who are held out and forgotten.",
+        "forgotten_rows_told_anew": "Rows that are told without an interaction although they do not stay themselves.",
     },
 )
 TOKENS_RELATION = _relation(

@@ -51,7 +51,11 @@ class Tokens(Artifact):
 
 
 class ForgetRequest(Artifact):
-    """Users whose rows are to be forgotten."""
+    """Users or interactions to be forgotten, and the part that every row plays from then on."""
+
+
+class Retold(Artifact):
+    """Rows that stay but whose history shows a forgotten interaction, told without it, as token ids of the same tokenizer."""
 
 
 class Model(Artifact):
@@ -101,6 +105,7 @@ KINDS: dict[str, type[Artifact]] = {
         Examples,
         Tokens,
         ForgetRequest,
+        Retold,
         Original,
         Augmented,
         Retrained,

@@ -68,6 +68,10 @@ class Diverged(UserError):
     """A loss that is no longer a finite number, or that has risen far above what it was."""
 
 
+class NotSolved(UserError):
+    """A system of equations whose solution did not come near enough within the iterations allowed."""
+
+
 class TooLarge(UserError):
     """A row or a network that the device's memory does not hold."""
 

@@ -125,8 +125,9 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
         given = stage.arguments(root)
     except ValidationError as error:
         raise _refusal(error, "a rule of the stage file") from error
-    wanted = set(inspect.signature(function).parameters) - {"bench", "place"}
-    if missing := sorted(wanted - set(given)):
+    asked = inspect.signature(function).parameters
+    wanted = set(asked) - {"bench", "place"}
+    if missing := sorted(name for name in wanted - set(given) if asked[name].default is inspect.Parameter.empty):
         raise BadSetting(f"the stage `{stage.stage}` also needs: {', '.join(missing)}", hint="add them to `folders` or `rules`")
     if strange := sorted(set(given) - wanted):
         raise BadSetting(f"the stage `{stage.stage}` does not take: {', '.join(strange)}", hint="take them out of `folders` and `rules`")

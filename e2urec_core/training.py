@@ -231,6 +231,7 @@ def fit_answers(
     *,
     purpose: str,
     left_out: numpy.ndarray | None = None,
+    ordered_by: numpy.ndarray | None = None,
 ) -> Fitted:
     """Fine-tune on the right answers of `rows` (E2URec, equation 2), in place; see `fit`.
 
@@ -243,8 +244,11 @@ def fit_answers(
         purpose: Names the dropout's generator and the curve.
         left_out: True for rows that are never drawn, (row,). The others come in the order and in the batches they would have with
             them: a Retrain is paired with its original this way.
+        ordered_by: Tokens of each row that decide which rows share a batch, (row,); without, the rows' own. A Retrain some of whose
+            prompts were told anew keeps to the lengths that its original saw.
     """
-    order = [pass_order(rows.lengths, training.batch_size, bench.seed, number) for number in range(training.num_epochs)]
+    lengths = rows.lengths if ordered_by is None else ordered_by
+    order = [pass_order(lengths, training.batch_size, bench.seed, number) for number in range(training.num_epochs)]
     if left_out is not None:
         kept = [[index[~left_out[index]] for index in batches] for batches in order]
         order = [[index for index in batches if len(index)] for batches in kept]

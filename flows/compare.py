@@ -78,7 +78,7 @@ def _poles(plan: Comparison, prepared: dict[int, Prepared]) -> dict[int, dict[st
         def made() -> Seen:
             # Two originals' scores would share a title without it.
             model = start.original if further is None else retrain(run, start, further)
-            told = score(model, start.tokens, start.request, asked, run.seat())
+            told = score(model, start.tokens, start.request, asked, run.seat(), start.retold)
             own = "train-original" if further is None else "train-retrained"
             return Seen(model, told, f"seed {seed}" if further is None else CHAPTER.get(), (own,))
 
@@ -107,7 +107,7 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
         def made() -> Tried:
             try:
                 unlearned, _ = forget(run, prepared)
-                told = score(unlearned, prepared.tokens, prepared.request, BLIND, run.seat())
+                told = score(unlearned, prepared.tokens, prepared.request, BLIND, run.seat(), prepared.retold)
             except UserError as error:
                 return Tried(fault=error.fact)
             return judge(room, told, poles["original"].scores, poles["retrain"].scores)
@@ -159,7 +159,7 @@ def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: dict[st
         def job() -> Seen | str:
             try:
                 unlearned, _ = forget(run, start)
-                told = score(unlearned, start.tokens, start.request, ScoreRule(), run.seat())
+                told = score(unlearned, start.tokens, start.request, ScoreRule(), run.seat(), start.retold)
             except UserError as error:
                 return error.fact
             return Seen(unlearned, told, CHAPTER.get(), ALL_IN)

@@ -33,6 +33,7 @@ def _demo_method(method: str) -> Sections:
         "npo": {"sharpness": 1.0, "training": {**passes, "learning_rate": 3e-4}},
         "simnpo": {"forget_weight": 1.0, "training": {**passes, "learning_rate": 1e-3}},
         "undial": {"strength": 8.0, "training": {**passes, "learning_rate": 1e-3}},
+        "ifru": {"scale": 2.0, "panel_rows": 256, "tolerance": 0.01},
         "task_negation": {"training": {**passes, "num_epochs": 2, "learning_rate": 5e-4}},
         "rec_eraser": {"num_shards": 4},
         "apa": {

@@ -26,6 +26,7 @@ STAGES = (
     "split",
     "forget",
     "tokenise",
+    "retell",
     "train-original",
     "train-shards",
     "train-augmented",
@@ -135,6 +136,11 @@ def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: M
     """The run that `sections` describe once `flags` are put in."""
     run = filled(Run, sections, members, flags)
     _refuse_without_encoder(run)
+    if run.forget.interactions_file is not None and not run.method.knows_interactions:
+        raise BadSetting(
+            f"`--forget.interactions-file` is refused: `{word(run.method.kind)}` forgets whole users alone",
+            hint="name users with `--forget.users-file`, or take another method",
+        )
     return run
 
 

@@ -10,6 +10,7 @@ from e2urec_core.artifacts import (
     ForgetRequest,
     Interactions,
     Original,
+    Retold,
     Retrained,
     Shards,
     TeacherLogits,
@@ -22,6 +23,7 @@ from tasks._room import ROOM
 from tasks.cache_logits import cache_original_logits, cache_teacher_logits
 from tasks.forget import choose_forgotten
 from tasks.ingest import ingest
+from tasks.retell import changes_histories, retell
 from tasks.split import split_by_time
 from tasks.tokenise import tokenise
 from tasks.train import train_augmented, train_original, train_retrained, train_shards
@@ -38,6 +40,7 @@ class Prepared:
         request: Who is forgotten.
         tokens: The prompts as token ids.
         original: The recommender in production.
+        retold: Prompts that are told anew without what is forgotten of their histories; None where nothing is.
     """
 
     rows: Interactions
@@ -45,6 +48,7 @@ class Prepared:
     request: ForgetRequest
     tokens: Tokens
     original: Original
+    retold: Retold | None
 
 
 def prepare(run: Run) -> Prepared:
@@ -53,7 +57,9 @@ def prepare(run: Run) -> Prepared:
     examples = split_by_time(rows, run.history, run.split, run.seed)
     request = choose_forgotten(rows, examples, run.forget, run.seed)
     tokens = tokenise(rows, examples, run.prompt, run.backbone)
-    return Prepared(rows, examples, request, tokens, train_original(tokens, run.backbone, run.training, run.seat()))
+    retold = retell(rows, request, tokens, run.prompt) if changes_histories(request) else None
+    original = train_original(tokens, run.backbone, run.training, run.seat())
+    return Prepared(rows, examples, request, tokens, original, retold)
 
 
 def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:
@@ -64,15 +70,16 @@ def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:
     if run.method.wants(Shards) and (sharding := run.method.sharding(run.training)) is not None:
         shards = train_shards(original if sharding.by == "original" else None, tokens, run.backbone, sharding, seat)
     if run.method.wants(Augmented) or run.method.wants(TeacherLogits):
-        augmented = train_augmented(original, tokens, request, run.augment, seat)
+        augmented = train_augmented(original, tokens, request, run.augment, seat, prepared.retold)
     if run.method.wants(TeacherLogits):
-        remembering = cache_original_logits(original, tokens, request, rule, seat)
+        remembering = cache_original_logits(original, tokens, request, rule, seat, prepared.retold)
         teachers = cache_teacher_logits(original, augmented, tokens, request, rule, seat)
     made = augmented, remembering, teachers, shards
-    return unlearn_users(run.method, original, tokens, request, *made, rule, run.backbone, run.training, seat), augmented
+    return unlearn_users(run.method, original, tokens, request, *made, rule, run.backbone, run.training, seat, prepared.retold), augmented
 
 
 def retrain(run: Run, prepared: Prepared, further: int = 0) -> Retrained:
     """Train without the forgotten rows: paired with the original, or the `further`-th from another seed."""
     seat = run.seat().model_copy(update={"seed": run.seed + further})
-    return train_retrained(prepared.tokens, prepared.request, run.backbone, run.training, seat, paired=further == 0)
+    paired, given = further == 0, (prepared.tokens, prepared.request, run.backbone, run.training)
+    return train_retrained(*given, seat, paired=paired, retold=prepared.retold)

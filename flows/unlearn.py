@@ -29,7 +29,7 @@ def tell(run: Run) -> tuple[Report, Unlearned]:
     unlearned, augmented = forget(run, prepared)
     retrained, *others = (retrain(run, prepared, further) for further in range(run.evaluate.floor_seeds + 1))
     original, tokens, request = prepared.original, prepared.tokens, prepared.request
-    scores = evaluate(run.method.row, unlearned, original, retrained, others, tokens, request, run.seat())
+    scores = evaluate(run.method.row, unlearned, original, retrained, others, tokens, request, run.seat(), prepared.retold)
     seconds = {label: entry.seconds for label, entry in room.journal.record.stages.items() if label != "report"}
     report = write_report(
         room.journal.record.run,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2urec_core.artifacts import Artifact, Examples, Interactions, OriginalLogits, Scores, TeacherLogits, Tokens
+from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Retold, Scores, TeacherLogits, Tokens
 from e2urec_core.data import places
 from e2urec_core.errors import ContractBroken
 
@@ -77,7 +77,7 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
 
         parts = [(str(part.relative_to(place)), INTERACTIONS) for part in places.part_files(place) if part.stat().st_nlink == 1]
         return [*parts, (places.ITEMS, ITEMS), (places.USERS, USERS), (places.QUARANTINE, QUARANTINE)]
-    if kind is Examples:
+    if kind is Examples or (kind is ForgetRequest and (place / places.EXAMPLES).exists()):
         from data_contracts.examples import EXAMPLES
 
         return [(places.EXAMPLES, EXAMPLES)]
@@ -85,7 +85,7 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
         from data_contracts.scores import SCORES
 
         return [(places.SCORES, SCORES)]
-    if kind is Tokens:
+    if kind in (Tokens, Retold):
         from data_contracts.tokens import TOKENS
 
         return [(places.TOKENS, TOKENS)]

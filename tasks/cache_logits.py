@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from e2urec_core.artifacts import Augmented, ForgetRequest, Original, OriginalLogits, TeacherLogits, Tokens
+from e2urec_core.artifacts import Augmented, ForgetRequest, Original, OriginalLogits, Retold, TeacherLogits, Tokens
 from e2urec_core.errors import DamagedArtifact
 from e2urec_core.settings import CacheRule, Seat
 from tasks._stage import Work, stage
@@ -14,9 +14,12 @@ EARLIER = 4
 
 
 @stage("cache-original", writes=OriginalLogits)
-def cache_original_logits(work: Work, original: Original, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat) -> int:
+def cache_original_logits(
+    work: Work, original: Original, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat, retold: Retold | None = None
+) -> int:
     """Keep the original's outputs on retained rows; what an earlier request against the same original has kept is taken over."""
     folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
+    folders |= {"retold": work.open(retold)} if retold else {}
     return work.perform(seat, "cache_original", **folders, rule=rule, earlier=_earlier(work, original))
 
 

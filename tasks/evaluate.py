@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from e2urec_core import stages
-from e2urec_core.artifacts import ForgetRequest, Original, Retrained, Scores, Tokens, Unlearned
+from e2urec_core.artifacts import ForgetRequest, Original, Retold, Retrained, Scores, Tokens, Unlearned
 from e2urec_core.settings import Seat
 from tasks._stage import Work, stage
 
@@ -19,12 +19,15 @@ def evaluate(
     tokens: Tokens,
     request: ForgetRequest,
     seat: Seat,
+    retold: Retold | None = None,
 ) -> int:
     """Score every model on the test, forgotten and never-seen rows, and measure utility and distance to Retrain."""
     models = [("original", original), ("retrain", retrained), (method, unlearned)]
     models += [(f"retrain_{number}", other) for number, other in enumerate(further, 1)]
     opened = [(name, work.open(handle)) for name, handle in models]
-    rows = work.perform(seat, "evaluate", models=opened, subject=method, tokens=work.open(tokens), request=work.open(request))
+    folders = {"tokens": work.open(tokens), "request": work.open(request)}
+    folders |= {"retold": work.open(retold)} if retold else {}
+    rows = work.perform(seat, "evaluate", models=opened, subject=method, **folders)
     for name, row in stages.facts(work.place)["rows"].items():
         work.metrics.final({f"{name}.{measure}": value for measure, value in row.items() if value is not None})
     return rows

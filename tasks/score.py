@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from e2urec_core.artifacts import ForgetRequest, Model, Scores, Tokens
+from e2urec_core.artifacts import ForgetRequest, Model, Retold, Scores, Tokens
 from e2urec_core.settings import ScoreRule, Seat
 from tasks._stage import Work, stage
 
 
 @stage("score", writes=Scores)
-def score(work: Work, model: Model, tokens: Tokens, request: ForgetRequest, asked: ScoreRule, seat: Seat) -> int:
+def score(
+    work: Work, model: Model, tokens: Tokens, request: ForgetRequest, asked: ScoreRule, seat: Seat, retold: Retold | None = None
+) -> int:
     """Score one recommender on the groups of rows that are asked for."""
     folders = {"model": work.open(model), "tokens": work.open(tokens), "request": work.open(request)}
+    folders |= {"retold": work.open(retold)} if retold else {}
     return work.perform(seat, "score", **folders, asked=asked)

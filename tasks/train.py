@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from e2urec_core.artifacts import Augmented, ForgetRequest, Original, Retrained, Shards, Tokens
+from e2urec_core.artifacts import Augmented, ForgetRequest, Original, Retold, Retrained, Shards, Tokens
 from e2urec_core.backbones.base import Backbone
 from e2urec_core.settings import Augment, Seat, Sharding, Training
 from tasks._stage import Work, stage
@@ -18,9 +18,12 @@ def train_original(work: Work, tokens: Tokens, backbone: Backbone, training: Tra
 
 
 @stage("train-augmented", writes=Augmented)
-def train_augmented(work: Work, original: Original, tokens: Tokens, request: ForgetRequest, augment: Augment, seat: Seat) -> int:
+def train_augmented(
+    work: Work, original: Original, tokens: Tokens, request: ForgetRequest, augment: Augment, seat: Seat, retold: Retold | None = None
+) -> int:
     """Train the original further on the forgotten rows alone."""
     folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
+    folders |= {"retold": work.open(retold)} if retold else {}
     return work.perform(seat, "train_augmented", **folders, augment=augment)
 
 
@@ -37,8 +40,16 @@ def _named_by_seed(given: Mapping[str, Any]) -> str:
 
 @stage("train-retrained", writes=Retrained, aside=("paired",), label=_named_by_seed)
 def train_retrained(
-    work: Work, tokens: Tokens, request: ForgetRequest, backbone: Backbone, training: Training, seat: Seat, paired: bool
+    work: Work,
+    tokens: Tokens,
+    request: ForgetRequest,
+    backbone: Backbone,
+    training: Training,
+    seat: Seat,
+    paired: bool,
+    retold: Retold | None = None,
 ) -> int:
     """Train a recommender on the retained rows alone; with the original's seed it is paired with it, with others it gives the floor."""
     folders = {"tokens": work.open(tokens), "request": work.open(request)}
+    folders |= {"retold": work.open(retold)} if retold else {}
     return work.perform(seat, "train_retrained", **folders, backbone=backbone, training=training)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, OriginalLogits, Shards, TeacherLogits, Tokens, Unlearned
+from e2urec_core.artifacts import (
+    Artifact,
+    Augmented,
+    ForgetRequest,
+    Original,
+    OriginalLogits,
+    Retold,
+    Shards,
+    TeacherLogits,
+    Tokens,
+    Unlearned,
+)
 from e2urec_core.backbones.base import Backbone
 from e2urec_core.methods.base import Method
 from e2urec_core.settings import CacheRule, Seat, Training
@@ -24,9 +35,10 @@ def unlearn_users(
     backbone: Backbone,
     training: Training,
     seat: Seat,
+    retold: Retold | None = None,
 ) -> int:
     """Make a recommender that no longer knows the forgotten rows, and merge its adapter."""
     given: dict[str, Artifact | None] = {"original": original, "tokens": tokens, "request": request}
-    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers, "shards": shards}
+    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers, "shards": shards, "retold": retold}
     folders = {name: work.open(handle) if handle else None for name, handle in given.items()}
     return work.perform(seat, "unlearn", method=method, **folders, rule=rule, backbone=backbone, training=training)

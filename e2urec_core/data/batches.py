@@ -89,6 +89,15 @@ class Prompts:
         users = None if self.users is None else self.users[index]
         return Prompts(self.example_ids[index], self.labels[index], self.flat[places], starts, users)
 
+    def joined(self, other: Prompts) -> Prompts:
+        """These prompts, then those of `other`."""
+        users = None if self.users is None or other.users is None else numpy.concatenate([self.users, other.users])
+        starts = numpy.concatenate([self.starts, self.starts[-1] + other.starts[1:]])
+        example_ids, labels, flat = (
+            numpy.concatenate([getattr(self, name), getattr(other, name)]) for name in ("example_ids", "labels", "flat")
+        )
+        return Prompts(example_ids, labels, flat, starts, users)
+
     def batch(self, index: numpy.ndarray) -> Batch:
         """The prompts at positions `index`, padded to the longest of them."""
         starts, lengths = self.starts[index], self.lengths_at(index)

@@ -124,11 +124,11 @@ def write_examples(interactions: Path, history: HistoryRule, rule: SplitRule, se
     ) as writer:
         for table in example_tables(events, histories, rows, parts, history.length):
             writer.write_table(table)
-    _note(events.times[rows], parts, rule, place)
+    _note(events.times[rows], parts, history, rule, place)
     return len(rows)
 
 
-def _note(times: ndarray, parts: ndarray, rule: SplitRule, place: Path) -> None:
+def _note(times: ndarray, parts: ndarray, history: HistoryRule, rule: SplitRule, place: Path) -> None:
     """Write down where the rows were cut, and what was asked."""
     noted = {
         "rows": len(times),
@@ -137,6 +137,7 @@ def _note(times: ndarray, parts: ndarray, rule: SplitRule, place: Path) -> None:
         "cut_test_s": int(times[parts == TEST].min()),
         "train_share": rule.train_share,
         "validation_share": rule.validation_share,
+        "history": history.canonical(),
     }
     (place / FACTS).write_text(json.dumps(noted, sort_keys=True))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e2urec_core.artifacts import file_digest
+from e2urec_core.data.places import EXAMPLES, MARKS, USERS
 from e2urec_core.errors import BadRequest
 from e2urec_core.seeding import numpy_generator
 from e2urec_core.settings import Settings
@@ -23,7 +24,7 @@ PARTS = ("retained", "forgotten", "validation", "forgotten_validation", "test", 
 
 
 class ForgetRule(Settings):
-    """Who is forgotten: users named in a file, or a share of the training users drawn by the seed."""
+    """Who is forgotten: users or interactions named in a file, or a share of the training users drawn by the seed."""
 
     share: float = Field(0.2, ge=0, le=1)
     """Share of the training users, of the named cohort if one is named, who are forgotten. Reference: 0.2."""
@@ -31,12 +32,53 @@ class ForgetRule(Settings):
     """Only users of this cohort are drawn, such as `polluted` of the sample; empty draws from all."""
     users_file: Path | None = None
     """Text file with one user id a line; replaces the draw."""
+    interactions_file: Path | None = None
+    """CSV with the header user_id,item_id: single interactions to forget, in the place of whole users; replaces the draw."""
+
+    @model_validator(mode="after")
+    def _asks_for_one_thing(self) -> ForgetRule:
+        if self.users_file is not None and self.interactions_file is not None:
+            raise ValueError("users_file and interactions_file are two requests; run one after the other")
+        return self
 
     def fingerprint(self) -> str:
-        """Digest of the file of users, or the empty text; a file of the same name may hold other users tomorrow."""
-        if self.users_file is None or not self.users_file.is_file():
-            return ""
-        return file_digest(self.users_file)
+        """Digest of the file that names users or interactions, or the empty text; tomorrow it may name others under the same name."""
+        file = self.users_file or self.interactions_file
+        return file_digest(file) if file is not None and file.is_file() else ""
+
+
+def write_request(interactions: Path, examples: Path, rule: ForgetRule, seed: int, place: Path) -> dict[str, int]:
+    """Write every example's part, and in files of their own the users, or the interactions and the rows that are told without them.
+
+    Args:
+        interactions: Folder of stored interactions.
+        examples: Folder of the examples that were made of them.
+        rule: Share, cohort or file.
+        seed: The run's seed.
+        place: Where the files go.
+
+    Returns:
+        Rows by part, and what was asked for.
+
+    Raises:
+        BadRequest: See `choose_forgotten` and `remove_interactions`.
+    """
+    import polars as pl
+
+    from e2urec_core.data.retelling import remove_interactions
+
+    rows = pl.read_parquet(examples / EXAMPLES, columns=["example_id", "user_id", "timestamp_s", "split"])
+    cohorts = pl.read_parquet(interactions / USERS, columns=["user_id", "cohort"])
+    if rule.interactions_file is not None:
+        removal = remove_interactions(interactions, examples, rule.interactions_file, place)
+        marks, asked = mark_rows(rows, cohorts, pl.Series(removal.gone)), removal.counts
+    else:
+        users = choose_forgotten(rows, cohorts, rule, seed)
+        marks, asked = mark_parts(rows, cohorts, users), {"forgotten_users": len(users)}
+        _write(pl.DataFrame({"user_id": users}), place / USERS)
+    _write(marks, place / MARKS)
+    counts = {str(part): int(count) for part, count in marks["part"].value_counts().iter_rows()}
+    return {**counts, **asked, "users": rows["user_id"].n_unique()}
 
 
 def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: ForgetRule, seed: int) -> list[str]:
@@ -81,7 +123,12 @@ def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule
 
 
 def mark_parts(examples: polars.DataFrame, cohorts: polars.DataFrame, forgotten: list[str]) -> polars.DataFrame:
-    """Each example's part once `forgotten` are forgotten.
+    """Each example's part once the users `forgotten` are forgotten; see `mark_rows`."""
+    return mark_rows(examples, cohorts, examples["user_id"].is_in(forgotten))
+
+
+def mark_rows(examples: polars.DataFrame, cohorts: polars.DataFrame, gone: polars.Series) -> polars.DataFrame:
+    """Each example's part once the rows that are `gone`, True or False for each example, are forgotten.
 
     Returns:
         example_id, part (one of `PARTS`), in the examples' order. `holdout` are rows of never-seen users from the training window
@@ -89,22 +136,26 @@ def mark_parts(examples: polars.DataFrame, cohorts: polars.DataFrame, forgotten:
     """
     import polars as pl
 
-    gone = pl.Series("user_id", forgotten, dtype=pl.String)
-    is_gone = pl.col("user_id").is_in(gone.implode())
-    newest = examples.filter(pl.col("split") == "train")["timestamp_s"].max()
+    split, is_gone = pl.col("split"), pl.col("gone")
+    newest = examples.filter(split == "train")["timestamp_s"].max()
     groups = cohorts.with_columns(pl.col("cohort").fill_null(""))
-    peers = groups.filter(is_gone)["cohort"].unique()
-    split = pl.col("split")
+    rows = examples.with_columns(gone.alias("gone")).join(groups, on="user_id", how="left", maintain_order="left")
+    peers = rows.filter((split == "train") & is_gone)["cohort"].unique()
     part = (
         pl.when(split == "train")
         .then(pl.when(is_gone).then(pl.lit("forgotten")).otherwise(pl.lit("retained")))
         .when(split.is_in(["validation", "test"]))
         .then(pl.when(is_gone).then(pl.concat_str(pl.lit("forgotten_"), split)).otherwise(split))
-        .when((pl.col("timestamp_s") <= newest) & pl.col("cohort").is_in(peers.implode()))
+        .when((pl.col("timestamp_s") <= newest) & pl.col("cohort").is_in(peers.implode()) & ~is_gone)
         .then(pl.lit("holdout"))
         .otherwise(pl.lit("other"))
     )
-    return examples.join(groups, on="user_id", how="left", maintain_order="left").select("example_id", part.alias("part"))
+    return rows.select("example_id", part.alias("part"))
+
+
+def _write(table: polars.DataFrame, path: Path) -> None:
+    # Statistics would put the smallest and largest user id into the footer, where a scan for them must look too.
+    table.write_parquet(path, compression="zstd", statistics=False)
 
 
 def _named(path: Path, trained: list[str]) -> list[str]:

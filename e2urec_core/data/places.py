@@ -9,6 +9,8 @@ PARTS, ITEMS, USERS, QUARANTINE = "interactions", "items.parquet", "users.parque
 EXAMPLES, MARKS, TOKENS, TOKENIZER = "examples.parquet", "parts.parquet", "tokens.parquet", "tokenizer.json"
 ENSEMBLE = "ensemble.json"
 """What an ensemble of networks, see `ensemble.py`, has in the place of a network's own files."""
+NAMED = "interactions.parquet"
+"""Of a request for single interactions, users and items; its `examples.parquet` holds the rows that are told anew."""
 SCORES, FACTS = "scores.parquet", "facts.json"
 """What models answered; and what a stage notes about itself, in numbers that do not depend on the clock."""
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.relations import EXAMPLES_RELATION, LOGITS_RELATION, REQUEST_RELATION, SCORES_RELATION, TOKENS_RELATION
-from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Scores, TeacherLogits, Tokens
-from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, SCORES, TOKENIZER, TOKENS, part_files
+from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Retold, Scores, TeacherLogits, Tokens
+from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, NAMED, SCORES, TOKENIZER, TOKENS, part_files
 from e2urec_core.data.split import SPLITS
 
 if TYPE_CHECKING:
@@ -100,13 +100,17 @@ def _of_request(place: Path, parents: Folders) -> dict[str, float] | None:
     rows = pq.read_table(parents[Examples] / EXAMPLES, columns=["example_id", "user_id", "split"], read_dictionary=["user_id"])
     marks = pq.read_table(place / MARKS, columns=["example_id", "part"])
     if marks.num_rows != rows.num_rows:
-        return {"misplaced_marks": abs(marks.num_rows - rows.num_rows), "users_forgotten_and_retained": 0, "held_out_users_forgotten": 0}
+        return {**dict.fromkeys(REQUEST_RELATION.column_names, 0), "misplaced_marks": abs(marks.num_rows - rows.num_rows)}
     users = {part: pc.unique(rows["user_id"].filter(pc.equal(marks["part"], part)).cast(pa.string())) for part in ("forgotten", "retained")}
     held = pc.unique(rows["user_id"].filter(pc.equal(rows["split"], "holdout")).cast(pa.string()))
+    stay = marks["example_id"].filter(pc.invert(pc.starts_with(marks["part"], "forgotten"))).to_numpy()
+    anew = pq.read_table(place / EXAMPLES, columns=["example_id"])[0].to_numpy() if (place / NAMED).exists() else stay[:0]
     return {
         "misplaced_marks": int((rows["example_id"].to_numpy() != marks["example_id"].to_numpy()).sum()),
-        "users_forgotten_and_retained": _shared(users["forgotten"], users["retained"]),
+        # Of whoever asks for single interactions the other rows stay.
+        "users_forgotten_and_retained": 0 if (place / NAMED).exists() else _shared(users["forgotten"], users["retained"]),
         "held_out_users_forgotten": _shared(users["forgotten"], held),
+        "forgotten_rows_told_anew": int((~numpy.isin(anew, stay)).sum()),
     }
 
 
@@ -121,6 +125,10 @@ def _of_tokens(place: Path, parents: Folders) -> dict[str, float] | None:
     for name in columns:
         differs |= pc.not_equal(rows[name].cast(made[name].type), made[name]).to_numpy()
     return {"misplaced_rows": int(differs.sum()), "further_endings": len(_endings(place)) - 1}
+
+
+def _of_retold(place: Path, parents: Folders) -> dict[str, float] | None:
+    return _of_tokens(place, {Examples: parents[ForgetRequest]}) if ForgetRequest in parents else None
 
 
 def _endings(tokens: Path) -> set[str]:
@@ -180,6 +188,7 @@ MEASURES: dict[type[Artifact], tuple[Measure, Contract]] = {
     Examples: (_of_examples, EXAMPLES_RELATION),
     ForgetRequest: (_of_request, REQUEST_RELATION),
     Tokens: (_of_tokens, TOKENS_RELATION),
+    Retold: (_of_retold, TOKENS_RELATION),
     OriginalLogits: (lambda place, parents: _of_logits(place, parents, "retained"), LOGITS_RELATION),
     TeacherLogits: (lambda place, parents: _of_logits(place, parents, "forgotten"), LOGITS_RELATION),
     Scores: (_of_scores, SCORES_RELATION),

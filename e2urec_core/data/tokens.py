@@ -83,13 +83,26 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_str((folder / TOKENIZER).read_text())
 
 
-def prompts_of_split(tokens: Path, split: str) -> Prompts:
-    """The rows of one split, in time order; `tokens` is the folder of a Tokens artifact."""
-    return _read(tokens, lambda batch, _start: pc.equal(batch["split"], split))
+def prompts_of_split(tokens: Path, split: str, retold: Path | None = None) -> Prompts:
+    """The rows of one split, in time order.
+
+    Args:
+        tokens: Folder of a Tokens artifact.
+        split: Name of the split.
+        retold: Folder of a Retold artifact, whose prompts take the place of the same rows' in `tokens`.
+    """
+    return _told_anew(_read(tokens, lambda batch, _start: pc.equal(batch["split"], split)), retold)
 
 
-def prompts_of_part(tokens: Path, request: Path, part: str) -> Prompts:
-    """The rows whose part under the request is `part`, in time order; `request` is the folder of a ForgetRequest artifact."""
+def prompts_of_part(tokens: Path, request: Path, part: str, retold: Path | None = None) -> Prompts:
+    """The rows whose part under the request is `part`, in time order.
+
+    Args:
+        tokens: Folder of a Tokens artifact.
+        request: Folder of a ForgetRequest artifact.
+        part: Name of the part.
+        retold: See `prompts_of_split`.
+    """
     marks = pq.read_table(request / MARKS, columns=["example_id", "part"]).combine_chunks()
     assert len(marks) == pq.read_metadata(tokens / TOKENS).num_rows, "the request marks other examples"
 
@@ -98,7 +111,22 @@ def prompts_of_part(tokens: Path, request: Path, part: str) -> Prompts:
         assert here["example_id"].chunk(0).equals(batch["example_id"]), "the request marks other examples"
         return pc.equal(here["part"].chunk(0), part)
 
-    return _read(tokens, chosen)
+    return _told_anew(_read(tokens, chosen), retold)
+
+
+def prompts_retold(retold: Path) -> Prompts:
+    """The rows of a Retold artifact, whatever their part, in time order."""
+    return _read(retold, lambda batch, _start: pa.repeat(pa.scalar(value=True), batch.num_rows))
+
+
+def _told_anew(rows: Prompts, retold: Path | None) -> Prompts:
+    if retold is None:
+        return rows
+    anew = prompts_retold(retold)
+    order = numpy.argsort(anew.example_ids)
+    at = order[numpy.minimum(numpy.searchsorted(anew.example_ids, rows.example_ids, sorter=order), len(order) - 1)]
+    changed = anew.example_ids[at] == rows.example_ids
+    return rows.joined(anew).select(numpy.where(changed, len(rows) + at, numpy.arange(len(rows))))
 
 
 def _read(tokens: Path, chosen: Callable[[pa.RecordBatch, int], pa.Array]) -> Prompts:

@@ -37,6 +37,7 @@ class Apa(Method):
     """Adapter partition and aggregation."""
 
     title: ClassVar[str] = "APA"
+    tuned: ClassVar[tuple[str, ...]] = ("training.learning_rate", "temperature")
     needs: ClassVar = frozenset({Shards})
 
     kind: Literal["apa"] = "apa"

@@ -24,18 +24,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """Training rows that stay, but whose history showed a forgotten interaction.
+
+    Args:
+        before: As the original learned them.
+        after: The same rows in the same order, told without the interaction.
+    """
+
+    before: Prompts
+    after: Prompts
+
+    @classmethod
+    def of(cls, retained: Prompts, retold: Prompts) -> Changed | None:
+        """The rows that are in both, before and after; None where there are none."""
+        import numpy
+
+        before, after = (
+            rows.select(numpy.flatnonzero(numpy.isin(rows.example_ids, others.example_ids)))
+            for rows, others in ((retained, retold), (retold, retained))
+        )
+        assert numpy.array_equal(before.example_ids, after.example_ids), "both stand in the order of time"
+        return cls(before, after) if len(before) else None
+
+
+@dataclass(frozen=True)
 class Problem:
     """What a method is given, opened.
 
     Args:
         original: The recommender in production; methods work on copies.
-        retained: Training rows that stay.
-        forgotten: Training rows to forget; at least one.
+        retained: Training rows that stay, as they are told without what is forgotten.
+        forgotten: Training rows to forget; at least one. What only the old prompts of changed rows tell is not among them.
         validation: Rows for model selection, without those of forgotten users.
         teachers: Cached outputs of both teachers, for methods that need `TeacherLogits`.
         shards: What was trained of each shard of the training rows, for methods that need `Shards`.
         fresh: Builds an untrained network of the original's kind, with its tokenizer, from a seed.
         training: Schedule of the original.
+        changed: Retained rows that were told otherwise before, where single interactions are forgotten; None where no row was.
     """
 
     original: Recommender
@@ -46,6 +72,7 @@ class Problem:
     shards: ShardsFolder | None = None
     fresh: Callable[[int], Recommender] | None = None
     training: Training = field(default_factory=Training)
+    changed: Changed | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +83,13 @@ class Outcome:
         recommender: Forgets; still carries its adapter, if it has one.
         fitted: What the loop did.
         facts: What else the method notes about its work, plain JSON values.
+        num_changed: Weights that may have changed, where they are fewer than the recommender's trainable ones.
     """
 
     recommender: Recommender
     fitted: Fitted
     facts: Mapping[str, Any] = field(default_factory=dict)
+    num_changed: int | None = None
 
 
 class Method(Plugin):
@@ -70,6 +99,7 @@ class Method(Plugin):
     title: ClassVar[str] = ""
     needs: ClassVar[frozenset[type[Artifact]]] = frozenset()
     trains_nothing: ClassVar[bool] = False
+    knows_interactions: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ()
     """Knobs that a comparison tries several values of, as dotted names; numbers above 0 whose size matters by factors."""
 

@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "lora": {"rank": 4},
     "num_shards": 3,
     "num_slices": 2,
+    "panel_rows": 32,
 }
 """Values of knobs that make any method quick; a method takes those it has."""
 

@@ -28,6 +28,7 @@ TINY = (
     *TINY_NETWORK,
 )
 # fmt: on
+# Those of a request for users; one for interactions has `retell` too.
 STAGES = (
     "ingest",
     "split",

@@ -61,7 +61,6 @@ TABLES = (
     "datasets/interactions.py",
     "datasets/ml_1m.py",
     "datasets/sample.py",
-    "stages.py",
 )
 
 
