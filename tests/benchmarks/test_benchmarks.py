@@ -36,6 +36,7 @@ PROMISED: dict[str, list[str]] = {
     "kill_loss": ["lost_seconds", "repeated_seconds", "interval_seconds", "start_up_seconds", "within_claim", "same_bits"],
     "prepare": ["ratio", "seconds", "same_output", "prompts", "ratings", "real"],
     "scale": ["seconds", "by_stage", "peak_gib", "gate", "tokenising", "rows", "examples"],
+    "forgotten_users": ["ratio_by_users", "seeds"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -159,3 +160,18 @@ def test_scale_counts_every_row_and_measures_the_gate(capsys: pytest.CaptureFixt
     assert told["peak_gib"] > 0.05
     assert told["gate"]["share_of_ingest"] > 0
     assert set(told["tokenising"]["tokens_per_second"]) == {"pieces", "whole_one_thread", "whole_all_threads"}
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of(
+        "forgotten_users", [*SMALL, "--set", "training.batch_size=8", *inputs, "--methods", "undial", "e2urec", "sisa"], capsys
+    )
+    assert {kind: set(by_count) for kind, by_count in told["ratio_by_users"].items()} == {
+        kind: {"1", "20"} for kind in ("undial", "e2urec", "sisa")
+    }
+    (seed,) = told["seeds"]
+    assert seed["by_count"]["1"]["rows"] < seed["by_count"]["20"]["rows"]
+    # Only what is sharded is made before the request; more users touch more shards.
+    assert set(seed["before"]) == {"sisa"}
+    assert all(ratio > 0 for by_count in told["ratio_by_users"].values() for ratio in by_count.values())
