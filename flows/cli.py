@@ -42,7 +42,7 @@ def unlearn(
     backbone: Annotated[str | None, typer.Argument(help="Backbone, such as `tiny-t5`.")] = None,
     method: Annotated[str | None, typer.Argument(help="Method, such as `e2urec`.")] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper, table-1 to table-5.")
+        str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper, memorising, table-1 to 5.")
     ] = None,
     workspace: Workspace = None,
     seed: Scalar = None,
