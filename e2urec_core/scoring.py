@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from e2urec_core.checkpoints import KeptTables
 from e2urec_core.data import places
 from e2urec_core.data.batches import Prompts
 from e2urec_core.data.streaming import write_row_groups
-from e2urec_core.engine import Bench
+from e2urec_core.engine import Bench, Read
 from e2urec_core.evaluation import GROUPS, Scored
 from e2urec_core.ops.answers import yes_probability
 from e2urec_core.recommender import Recommender, load
@@ -28,15 +28,28 @@ ROWS_PER_GROUP = 16384
 
 def yes_probabilities(recommender: Recommender, rows: Prompts, bench: Bench) -> numpy.ndarray:
     """p(Yes) of every row, float64, in the rows' order."""
-    read, answers = bench.reader(recommender), recommender.answers
-    pair = torch.tensor([[answers.yes_id, answers.no_id]], device=bench.device)
-    scores = numpy.empty(len(rows))
     recommender.network.eval()
+    scores = numpy.empty(len(rows))
+    for index, logits in _answered(bench.reader(recommender), recommender, rows, bench):
+        scores[index] = yes_probability(logits).cpu().numpy()
+    return scores
+
+
+def margins_of(read: Read, recommender: Recommender, rows: Prompts, bench: Bench) -> torch.Tensor:
+    """Logit of Yes less logit of No of every row, float64 on the CPU, (row,); the network is left in the mode it is in."""
+    margins = torch.empty(len(rows), dtype=torch.float64)
+    for index, logits in _answered(read, recommender, rows, bench):
+        margins[index] = (logits[:, 0].double() - logits[:, 1].double()).cpu()
+    return margins
+
+
+def _answered(read: Read, recommender: Recommender, rows: Prompts, bench: Bench) -> Iterator[tuple[numpy.ndarray, torch.Tensor]]:
+    """Places of some rows, and their logits of Yes and No."""
+    answers = recommender.answers
+    pair = torch.tensor([[answers.yes_id, answers.no_id]], device=bench.device)
     with torch.inference_mode():
         for batch in rows.in_order(bench.scoring_budget):
-            logits = read(batch.to(bench.device), pair.expand(len(batch.labels), 2))
-            scores[batch.index.numpy()] = yes_probability(logits).cpu().numpy()
-    return scores
+            yield batch.index.numpy(), read(batch.to(bench.device), pair.expand(len(batch.labels), 2))
 
 
 def write_scores(

@@ -3,7 +3,9 @@
 The target of a forgotten row mixes two answers. The first is a guess from the words of retained rows alone, by a kernel ridge regression
 that takes a second: it never saw the row, so it cannot remember it. It is as sure of itself as the original is of validation rows. The
 second is the original's own answer less its memory: by how much more it follows the right answers on forgotten rows than on validation
-rows, once the guess is accounted for. The student follows the target on forgotten rows and the right answers on retained rows.
+rows, once the guess is accounted for. The student is pushed beyond the target on forgotten rows, as few passes do not go all of the way,
+and follows the right answers on retained rows; an adapter that has gone too far is weakened at the end until the forgotten rows follow
+their right answers as little as the target does.
 
 Source: ours.
 Differs: from UNDIAL, whose push is one constant for every row; here the push differs from row to row, and its size is measured.
@@ -13,6 +15,7 @@ over as many retained as forgotten rows. No augmented model, no cache, no holdou
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -25,9 +28,27 @@ if TYPE_CHECKING:
 
     from e2urec_core.data.batches import Prompts
     from e2urec_core.engine import Bench
+    from e2urec_core.recommender import Recommender
 
 # Below it a guess is the same for all rows, and is not stretched any further.
 LEAST_SPREAD = 1e-2
+# Of the range in which the adapter's strength is looked for: to one part in 256.
+HALVINGS = 8
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Answers to forgotten rows, as logit of Yes less logit of No, 64-bit, (row,) each.
+
+    Args:
+        margins: What the original says.
+        guessed: What retained rows let guess, about -1 for No to 1 for Yes.
+        target: What a recommender would say that never saw the rows.
+    """
+
+    margins: Tensor
+    guessed: Tensor
+    target: Tensor
 
 
 class Calibrated(Method):
@@ -50,6 +71,8 @@ class Calibrated(Method):
     """Most words of prompts, and of questions, that the guess counts."""
     question_tokens: int = Field(14, ge=1, le=4096)
     """Tokens at the end of a prompt in which the item stands that is asked about."""
+    judged_rows: int = Field(1024, ge=1, le=1_000_000)
+    """Most forgotten rows by which the adapter's strength is chosen at the end, drawn by the seed."""
     retain_weight: float = Field(1.0, ge=0, le=100)
     """Weight of the right answers of retained rows; at 0 they are not drawn."""
     lora: Lora = Lora(targets="all_linear", dropout=0.0)
@@ -63,33 +86,69 @@ class Calibrated(Method):
         from e2urec_core.ops.unseen import with_margin
         from e2urec_core.side_by_side import FORGOTTEN, RETAINED, Seen, Term, right_answers, said_by, train_side_by_side
 
+        refuse_nothing_to_forget(problem)
+        aim = self.aim(problem, bench)
+        places = {int(number): at for at, number in enumerate(problem.forgotten.example_ids)}
+
         def target(rows: Prompts) -> dict[str, Tensor]:
-            said = said_by(problem.original, bench)(rows)
-            return {**said, "target": self.target_margins(rows, problem, bench)}
+            pushed = aim.margins + self.push * (aim.target - aim.margins)
+            return {**said_by(problem.original, bench)(rows), "target": pushed[[places[int(at)] for at in rows.example_ids]].float()}
 
         def follow(seen: Seen) -> Tensor:
             return teacher_divergence(with_margin(seen.beside["original"], seen.beside["target"]), seen.compared())
 
-        refuse_nothing_to_forget(problem)
         terms = {"forget": Term(FORGOTTEN, 1.0, follow), "answer": Term(RETAINED, self.retain_weight, right_answers)}
         student = problem.original.with_adapter(self.lora, bench.seed)
-        return train_side_by_side(student, problem, terms, self.training, bench, self.kind, {FORGOTTEN: target})
+        outcome = train_side_by_side(student, problem, terms, self.training, bench, self.kind, {FORGOTTEN: target})
+        return replace(outcome, facts={"adapter_scale": self.scale_adapter(student, problem, aim, bench)})
 
-    def target_margins(self, rows: Prompts, problem: Problem, bench: Bench) -> Tensor:
-        """What forgotten rows are to be answered with: logit of Yes less logit of No, (row,), 32-bit.
+    def scale_adapter(self, student: Recommender, problem: Problem, aim: Aim, bench: Bench) -> float:
+        """Weaken the adapter, in place, until forgotten rows follow their right answers no less than the target does; returns its share.
+
+        The stronger it is, the less they do, so a bisection finds the place. It is never made stronger: that costs utility (LOG.md).
+        """
+        import torch
+
+        from e2urec_core.ops.unseen import label_slope
+        from e2urec_core.scoring import margins_of
+        from e2urec_core.seeding import numpy_generator
+
+        drawn = numpy_generator(bench.seed, "judged-rows").permutation(len(problem.forgotten))[: self.judged_rows]
+        rows, guessed, read = problem.forgotten.select(drawn), aim.guessed[drawn], bench.reader(student)
+        wanted = label_slope(aim.target[drawn], guessed, _signs(rows))
+        # An adapter's product grows with this factor, which began at 0.
+        factors = [(weight, weight.detach().clone()) for name, weight in student.network.named_parameters() if "lora_B" in name]
+
+        def follows_at(scale: float) -> bool:
+            with torch.no_grad():
+                for weight, trained in factors:
+                    weight.copy_(scale * trained)
+            return bool(label_slope(margins_of(read, student, rows, bench), guessed, _signs(rows)) > wanted)
+
+        low, high = 0.0, 1.0
+        if not follows_at(high):
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                low, high = (middle, high) if follows_at(middle) else (low, middle)
+            follows_at(high)
+        return high
+
+    def aim(self, problem: Problem, bench: Bench) -> Aim:
+        """What forgotten rows are to be answered with, and what that is made of.
 
         Raises:
             BadRequest: There are no retained rows to guess from.
         """
         from e2urec_core.ops.unseen import label_slope
+        from e2urec_core.scoring import margins_of
 
+        rows, read = problem.forgotten, bench.reader(problem.original)
         guessed, unseen_guessed = self.guesses([rows, problem.validation], problem, bench)
-        margins, unseen_margins = (_margins(problem, each, bench) for each in (rows, problem.validation))
+        margins, unseen_margins = (margins_of(read, problem.original, each, bench) for each in (rows, problem.validation))
         remembered = label_slope(margins, guessed, _signs(rows)) - label_slope(unseen_margins, unseen_guessed, _signs(problem.validation))
         as_sure = unseen_margins.std(correction=0) / unseen_guessed.std(correction=0).clamp_min(LEAST_SPREAD)
         without = margins - remembered * _signs(rows)
-        target = self.guess_share * as_sure * guessed + (1 - self.guess_share) * without
-        return (margins + self.push * (target - margins)).float()
+        return Aim(margins, guessed, self.guess_share * as_sure * guessed + (1 - self.guess_share) * without)
 
     def guesses(self, asked: list[Prompts], problem: Problem, bench: Bench) -> list[Tensor]:
         """Answers of rows guessed from retained rows alone, about -1 for No to 1 for Yes, (row,) each, 64-bit.
@@ -118,15 +177,6 @@ class Calibrated(Method):
         among, across = like(known), torch.cat([like(rows) for rows in asked])
         answers = ridge_answers(among, _signs(known).float(), across, self.ridge).double()
         return list(answers.split([len(rows) for rows in asked]))
-
-
-def _margins(problem: Problem, rows: Prompts, bench: Bench) -> Tensor:
-    """The original's logit of Yes less its logit of No, (row,)."""
-    import torch
-
-    from e2urec_core.scoring import yes_probabilities
-
-    return torch.from_numpy(yes_probabilities(problem.original, rows, bench)).logit(eps=1e-12)
 
 
 def _signs(rows: Prompts) -> Tensor:

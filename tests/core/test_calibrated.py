@@ -16,7 +16,9 @@ from e2urec_core.errors import BadRequest
 from e2urec_core.methods.base import Problem
 from e2urec_core.methods.calibrated import Calibrated
 from e2urec_core.metrics.utility import auc
-from e2urec_core.scoring import yes_probabilities
+from e2urec_core.ops.unseen import label_slope
+from e2urec_core.recommender import Recommender
+from e2urec_core.scoring import margins_of, yes_probabilities
 from e2urec_core.settings import Training
 from e2urec_core.training import fit_answers
 
@@ -40,6 +42,10 @@ def remembering(tiny_problem: Problem, bench: Bench) -> Problem:
     fit_answers(original, tiny_problem.forgotten, tiny_problem.forgotten, training, bench, purpose="known")
     original.network.requires_grad_(False).eval()
     return dataclasses.replace(tiny_problem, original=original, teachers=None)
+
+
+def aimed_at(knobs: Calibrated, rows: Prompts, problem: Problem, bench: Bench) -> torch.Tensor:
+    return knobs.aim(dataclasses.replace(problem, forgotten=rows), bench).target
 
 
 def flipped(rows: Prompts) -> Prompts:
@@ -73,8 +79,7 @@ def test_the_guess_does_not_see_the_forgotten_rows_answers(remembering: Problem,
 
 
 def test_the_target_of_the_guess_alone_is_as_sure_as_the_original_is_of_validation_rows(remembering: Problem, bench: Bench) -> None:
-    chosen = method(guess_share=1.0)
-    target = chosen.target_margins(remembering.validation, remembering, bench)
+    target = aimed_at(method(guess_share=1.0), remembering.validation, remembering, bench)
     margins = torch.from_numpy(yes_probabilities(remembering.original, remembering.validation, bench)).logit()
     assert target.std().item() == pytest.approx(margins.std().item(), rel=1e-4)
 
@@ -83,16 +88,43 @@ def test_the_target_without_a_guess_is_the_original_where_it_remembers_no_more_t
     remembering: Problem, bench: Bench
 ) -> None:
     # Rows that are validation rows themselves have the slope of validation rows: nothing is taken.
-    target = method(guess_share=0.0).target_margins(remembering.validation, remembering, bench)
+    target = aimed_at(method(guess_share=0.0), remembering.validation, remembering, bench)
     margins = torch.from_numpy(yes_probabilities(remembering.original, remembering.validation, bench)).logit()
-    assert torch.allclose(target.double(), margins, atol=1e-4)
+    assert torch.allclose(target, margins, atol=1e-4)
 
 
-def test_twice_the_push_lies_twice_as_far_from_the_original(remembering: Problem, bench: Bench) -> None:
-    rows = remembering.forgotten
-    margins = torch.from_numpy(yes_probabilities(remembering.original, rows, bench)).logit()
-    once, twice = (method(push=push).target_margins(rows, remembering, bench) - margins for push in (1.0, 2.0))
-    assert torch.allclose(twice, 2 * once, atol=1e-4)
+def followed(recommender: Recommender, knobs: Calibrated, problem: Problem, bench: Bench) -> tuple[float, float]:
+    """How far forgotten rows follow their right answers beyond the guess, and how far the target does."""
+    aim, signs = knobs.aim(problem, bench), torch.from_numpy(2.0 * problem.forgotten.labels - 1.0)
+    said = margins_of(bench.reader(recommender), recommender, problem.forgotten, bench)
+    return label_slope(said, aim.guessed, signs).item(), label_slope(aim.target, aim.guessed, signs).item()
+
+
+def test_an_adapter_that_has_gone_too_far_is_weakened_until_it_follows_the_right_answers_as_the_target_does(
+    remembering: Problem, bench: Bench
+) -> None:
+    knobs = method()
+    student = knobs.unlearn(remembering, bench).recommender
+    aim, signs = knobs.aim(remembering, bench), torch.from_numpy(2.0 * remembering.forgotten.labels - 1.0)
+    gone = margins_of(bench.reader(student), student, remembering.forgotten, bench)
+    # A target half of the way to where the student is.
+    near = dataclasses.replace(aim, target=(aim.margins + gone) / 2)
+    share = knobs.scale_adapter(student, remembering, near, bench)
+    assert 0 < share < 1
+    first, wanted, last, now = (
+        label_slope(told, aim.guessed, signs).item()
+        for told in (aim.margins, near.target, gone, margins_of(bench.reader(student), student, remembering.forgotten, bench))
+    )
+    assert first > wanted > last
+    assert now == pytest.approx(wanted, abs=0.1 * (first - last))
+
+
+def test_an_adapter_that_has_not_gone_far_enough_is_left_as_it_is(remembering: Problem, bench: Bench) -> None:
+    knobs = method(training={**SHORT.canonical(), "num_epochs": 1, "learning_rate": 1e-4})
+    outcome = knobs.unlearn(remembering, bench)
+    assert outcome.facts["adapter_scale"] == 1
+    said, wanted = followed(outcome.recommender, knobs, remembering, bench)
+    assert said > wanted
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -101,7 +133,7 @@ def test_the_student_forgets_what_only_the_forgotten_rows_told(remembering: Prob
     before = auc(rows.labels, yes_probabilities(remembering.original, rows, bench))
     outcome = method(guess_share=share).unlearn(remembering, bench)
     after = auc(rows.labels, yes_probabilities(outcome.recommender, rows, bench))
-    aimed = auc(rows.labels, method(guess_share=share).target_margins(rows, remembering, bench).numpy())
+    aimed = auc(rows.labels, method(guess_share=share).aim(remembering, bench).target.numpy())
     assert before is not None
     assert after is not None
     assert aimed is not None
