@@ -22,33 +22,45 @@ class Cell:
     hint: str = ""
 
 
-def render(document: ReportDocument) -> str:
-    """The page; equal documents give equal bytes."""
+def templates(*folders: Path) -> Any:
+    """The environment of pages in `folders`, with what all reports' pages have in common."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    house = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+
+
+def render(document: ReportDocument) -> str:
+    """The page; equal documents give equal bytes."""
     subject = document.subject_row()
-    return house.get_template("report.html").render(
-        document=document,
-        subject=subject.method if subject else "",
-        summary=summary(document),
-        counts={name.replace("_", " "): whole(count) for name, count in document.counts.items()},
-        groups=[(name, len(list(columns))) for name, columns in groupby(COLUMNS, key=lambda column: column.group)],
-        columns=COLUMNS,
-        rows=[(row.method, title(document, row.method), _cells(row)) for row in document.rows],
-        floor=_floor_row(document),
-        forgotten=[_forgotten_cells(document, index) for index in range(len(document.forgotten_test))],
-        stages=[(stage.stage, seconds(stage.seconds)) for stage in document.stages],
-        total=seconds(sum(stage.seconds for stage in document.stages)),
-        drawings=drawings(document),
-        verdict=dict(flat(document.verdict or {})),
-        folded={
-            "Settings": dict(flat(document.settings)),
-            "Versions": document.versions,
-            "Digests of the artifacts": document.digests,
-        },
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            document=document,
+            subject=subject.method if subject else "",
+            summary=summary(document),
+            counts={name.replace("_", " "): whole(count) for name, count in document.counts.items()},
+            groups=[(name, len(list(columns))) for name, columns in groupby(COLUMNS, key=lambda column: column.group)],
+            columns=COLUMNS,
+            rows=[(row.method, title(document, row.method), _cells(row)) for row in document.rows],
+            floor=_floor_row(document),
+            forgotten=[_forgotten_cells(document, index) for index in range(len(document.forgotten_test))],
+            stages=[(stage.stage, seconds(stage.seconds)) for stage in document.stages],
+            total=seconds(sum(stage.seconds for stage in document.stages)),
+            drawings=drawings(document),
+            verdict=dict(flat(document.verdict or {})),
+            folded={
+                "Settings": dict(flat(document.settings)),
+                "Versions": document.versions,
+                "Digests of the artifacts": document.digests,
+            },
+        )
     )
 
 

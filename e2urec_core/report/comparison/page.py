@@ -10,7 +10,7 @@ from typing import Any
 from e2urec_core.report.comparison.plots import drawings
 from e2urec_core.report.comparison.schema import ComparedRow, ComparisonDocument, Difference
 from e2urec_core.report.comparison.wording import COLUMNS, Column, error, floor_cell, interval, legend, reference_title, sign, summary
-from e2urec_core.report.page import flat
+from e2urec_core.report.page import flat, templates
 from e2urec_core.report.wording import UNDEFINED, whole
 
 
@@ -26,30 +26,29 @@ class Cell:
 
 def render(document: ComparisonDocument) -> str:
     """The page; equal documents give equal bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    house = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return house.get_template("comparison.html").render(
-        document=document,
-        sentences=summary(document),
-        legend=legend(document),
-        reference=reference_title(document),
-        groups=[(name, len(list(columns))) for name, columns in groupby(COLUMNS, key=lambda column: column.group)],
-        columns=COLUMNS,
-        rows=[(row.method, row.title, row.fault, [_cell(row, column) for column in COLUMNS]) for row in document.rows],
-        floor=[floor_cell(document, column) for column in COLUMNS] if document.floor else None,
-        drawings=drawings(document),
-        tries=[(row.title, [_tried(each) for each in row.tries]) for row in document.rows if row.tries],
-        published=[{name: str(value) for name, value in row.items()} for row in document.published],
-        counts=[{name.replace("_", " "): whole(count) for name, count in counts.items()} for counts in document.counts],
-        folded={
-            "Settings that all methods share": dict(flat(document.settings)),
-            "Settings of each method, as chosen": dict(flat(document.chosen)),
-            "Versions": document.versions,
-            "Digests of the scores": document.digests,
-        },
+    return (
+        templates(Path(__file__).parent)
+        .get_template("comparison.html")
+        .render(
+            document=document,
+            sentences=summary(document),
+            legend=legend(document),
+            reference=reference_title(document),
+            groups=[(name, len(list(columns))) for name, columns in groupby(COLUMNS, key=lambda column: column.group)],
+            columns=COLUMNS,
+            rows=[(row.method, row.title, row.fault, [_cell(row, column) for column in COLUMNS]) for row in document.rows],
+            floor=[floor_cell(document, column) for column in COLUMNS] if document.floor else None,
+            drawings=drawings(document),
+            tries=[(row.title, [_tried(each) for each in row.tries]) for row in document.rows if row.tries],
+            published=[{name: str(value) for name, value in row.items()} for row in document.published],
+            counts=[{name.replace("_", " "): whole(count) for name, count in counts.items()} for counts in document.counts],
+            folded={
+                "Settings that all methods share": dict(flat(document.settings)),
+                "Settings of each method, as chosen": dict(flat(document.chosen)),
+                "Versions": document.versions,
+                "Digests of the scores": document.digests,
+            },
+        )
     )
 
 
