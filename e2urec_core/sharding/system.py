@@ -132,7 +132,7 @@ def write_shards(
 def retrain_touched(problem: Problem, sharding: Sharding, bench: Bench, places: Literal["frozen", "rebuilt"] = "frozen") -> Remaining:
     """Train again every shard that held a forgotten user, from the last of its slices on that did not; take the others as they are.
 
-    A shard without any row left is left out.
+    A user one of whose histories is told anew counts as forgotten here, with rows that stay. A shard without any row left is left out.
 
     Args:
         problem: Its rows, and the shards that were trained on all of them.
@@ -156,7 +156,9 @@ def retrain_touched(problem: Problem, sharding: Sharding, bench: Bench, places: 
     else:
         after = before.among(users_of(problem.retained))
     divided = Divided(after, problem.retained, problem.validation)
-    hit = set(numpy.unique(users_of(problem.forgotten)).tolist())
+    # A history that told a forgotten interaction was learned by its user's shard, whether that user's own row was forgotten or not.
+    parts = [problem.forgotten, *([problem.changed.before] if problem.changed else [])]
+    hit = set(numpy.unique(numpy.concatenate([users_of(part) for part in parts])).tolist())
 
     def changed(shard: int, piece: int) -> bool:
         were = before.members(shard, piece)

@@ -18,7 +18,7 @@ from e2urec_core.data.batches import Prompts
 from e2urec_core.engine import Bench
 from e2urec_core.ensemble import AdaptedNetwork, Ensemble, MemberNetworks
 from e2urec_core.errors import BadRequest, BadSetting, StaleCache
-from e2urec_core.methods.base import Method, Outcome, Problem
+from e2urec_core.methods.base import Changed, Method, Outcome, Problem
 from e2urec_core.methods.rec_eraser import RecEraser
 from e2urec_core.ops.shards import gate_weights
 from e2urec_core.recommender import Recommender
@@ -189,6 +189,25 @@ def test_several_users_of_several_shards_leave_no_trace_either(
     for shard in (0, 1):
         expected = from_scratch(here, shards.sharding, shard, places, here.retained, here.validation, bench)
         assert same(member(outcome, shard), expected)
+
+
+def test_a_shard_that_learned_a_history_which_is_told_anew_is_trained_again_on_the_new_prompts(
+    problem: Problem, train: Prompts, everybody: Prompts, bench: Bench, system: Any
+) -> None:
+    shards = system("sisa")
+    forgotten, other = one_user(shards, 0, 0)[:1], one_user(shards, 1, 0)[:1]
+    given = asked(problem, train, everybody, shards, forgotten)
+    before = only(given.retained, other)
+    # The same rows in the same places, each token of the other user's prompts another one.
+    retained = dataclasses.replace(given.retained, flat=given.retained.flat.copy())
+    for at in numpy.flatnonzero(numpy.isin(users_of(retained), other)):
+        retained.flat[retained.starts[at] : retained.starts[at + 1]] = 7
+    given = dataclasses.replace(given, retained=retained, changed=Changed(before, only(retained, other)))
+    outcome = method_of("sisa").unlearn(given, bench)
+    assert outcome.facts["shards"]["retrained"] == [0, 1]
+    assert problem.fresh is not None
+    expected = from_scratch(problem, shards.sharding, 1, shards.partition, retained, given.validation, bench)
+    assert same(member(outcome, 1), expected)
 
 
 @pytest.mark.parametrize("seed", [3, 4])
