@@ -4,8 +4,8 @@ The target of a forgotten row mixes two answers. The first is a guess from the w
 that takes a second: it never saw the row, so it cannot remember it. It is as sure of itself as the original is of validation rows. The
 second is the original's own answer less its memory: by how much more it follows the right answers on forgotten rows than on validation
 rows, once the guess is accounted for. The student is pushed beyond the target on forgotten rows, as few passes do not go all of the way,
-and follows the right answers on retained rows; an adapter that has gone too far is weakened at the end until the forgotten rows follow
-their right answers as little as the target does.
+and learns the right answers of retained rows; an adapter that has gone too far is weakened at the end, until the student is as sure of
+the forgotten rows' answers, on average, as the target is.
 
 Source: ours.
 Differs: from UNDIAL, whose push is one constant for every row; here the push differs from row to row, and its size is measured.
@@ -103,34 +103,34 @@ class Calibrated(Method):
         return replace(outcome, facts={"adapter_scale": self.scale_adapter(student, problem, aim, bench)})
 
     def scale_adapter(self, student: Recommender, problem: Problem, aim: Aim, bench: Bench) -> float:
-        """Weaken the adapter, in place, until forgotten rows follow their right answers no less than the target does; returns its share.
+        """Weaken the adapter, in place, until the student is no less sure of right answers than the target is; returns its share.
 
-        The stronger it is, the less they do, so a bisection finds the place. It is never made stronger: that costs utility (LOG.md).
+        The stronger it is, the less sure, so a bisection finds the place. It is never made stronger: that costs utility (LOG.md).
         """
         import torch
 
-        from e2urec_core.ops.unseen import label_slope
+        from e2urec_core.ops.unseen import mean_sureness
         from e2urec_core.scoring import margins_of
         from e2urec_core.seeding import numpy_generator
 
         drawn = numpy_generator(bench.seed, "judged-rows").permutation(len(problem.forgotten))[: self.judged_rows]
-        rows, guessed, read = problem.forgotten.select(drawn), aim.guessed[drawn], bench.reader(student)
-        wanted = label_slope(aim.target[drawn], guessed, _signs(rows))
+        rows, read = problem.forgotten.select(drawn), bench.reader(student)
+        wanted = mean_sureness(aim.target[drawn], _signs(rows))
         # An adapter's product grows with this factor, which began at 0.
         factors = [(weight, weight.detach().clone()) for name, weight in student.network.named_parameters() if "lora_B" in name]
 
-        def follows_at(scale: float) -> bool:
+        def too_sure_at(scale: float) -> bool:
             with torch.no_grad():
                 for weight, trained in factors:
                     weight.copy_(scale * trained)
-            return bool(label_slope(margins_of(read, student, rows, bench), guessed, _signs(rows)) > wanted)
+            return bool(mean_sureness(margins_of(read, student, rows, bench), _signs(rows)) > wanted)
 
         low, high = 0.0, 1.0
-        if not follows_at(high):
+        if not too_sure_at(high):
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
-                low, high = (middle, high) if follows_at(middle) else (low, middle)
-            follows_at(high)
+                low, high = (middle, high) if too_sure_at(middle) else (low, middle)
+            too_sure_at(high)
         return high
 
     def aim(self, problem: Problem, bench: Bench) -> Aim:

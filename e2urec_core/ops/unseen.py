@@ -87,6 +87,19 @@ def label_slope(margins: Float[Tensor, " row"], guessed: Float[Tensor, " row"], 
     return torch.linalg.solve(normal, design.T @ margins)[2]
 
 
+def mean_sureness(margins: Float[Tensor, " row"], signs: Float[Tensor, " row"]) -> Float[Tensor, ""]:
+    """How sure of the right answers margins are on average, logits; below 0 they lean to the wrong ones.
+
+    Args:
+        margins: Logit of Yes less logit of No.
+        signs: Right answers, 1 for Yes and -1 for No.
+
+    >>> mean_sureness(torch.tensor([3.0, 1.0]), torch.tensor([1.0, -1.0]))
+    tensor(1.)
+    """
+    return (signs * margins).mean()
+
+
 def with_margin(original: Float[Tensor, "row support"], margins: Float[Tensor, " row"]) -> Float[Tensor, "row support"]:
     """The original's logits with Yes and No moved, equally far and against each other, until they differ by `margins`.
 
