@@ -95,9 +95,10 @@ def test_whatever_a_name_holds_stays_text() -> None:
 
 
 def test_the_papers_figures_stand_in_a_table_of_their_own() -> None:
-    page = Page(render(document(published=[{"Method": "SISA", "AUC, %": 75.35}])))
+    page = Page(render(document(published=[{"Method": "SISA", "AUC, %": 75.35, "Trained parameters": 8.9e8}])))
     assert "The paper's own figures" in page.text
     assert "75.35" in page.text
+    assert "890,000,000" in page.text
     assert "The paper's own figures" not in Page(render(document())).text
 
 

@@ -40,7 +40,7 @@ def render(document: ComparisonDocument) -> str:
             floor=[floor_cell(document, column) for column in COLUMNS] if document.floor else None,
             drawings=drawings(document),
             tries=[(row.title, [_tried(each) for each in row.tries]) for row in document.rows if row.tries],
-            published=[{name: str(value) for name, value in row.items()} for row in document.published],
+            published=[{name: _plain(value) for name, value in row.items()} for row in document.published],
             counts=[{name.replace("_", " "): whole(count) for name, count in counts.items()} for counts in document.counts],
             folded={
                 "Settings that all methods share": dict(flat(document.settings)),
@@ -69,6 +69,11 @@ def _compared(difference: Difference | None) -> str:
         f"; difference {difference.mean:.4g} [{difference.low:.4g}, {difference.high:.4g}], p {difference.p_value:.2g}, "
         f"corrected {difference.adjusted:.2g}: {difference.verdict}"
     )
+
+
+def _plain(value: Any) -> str:
+    """A published figure as text; large numbers with separators."""
+    return whole(value) if isinstance(value, int | float) and value >= 1000 else str(value)
 
 
 def _tried(tried: Any) -> list[str]:
