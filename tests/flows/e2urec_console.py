@@ -60,6 +60,10 @@ class Answer:
         """The one JSON document on stdout; anything beside it is an error."""
         return json.loads(self.stdout)
 
+    def stages_told(self) -> list[str]:
+        """The first word of every line of talk but those, set in, in which a stage that takes long says how far it is."""
+        return [line.split()[0] for line in self.stderr.splitlines() if not line.startswith(" ")]
+
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """The environment without anything that would steer the command."""

@@ -67,7 +67,7 @@ def test_a_stage_is_run_again_even_when_nothing_has_changed(story: Story, consol
     before = digests(console.run(story.run))
     answer = console("stage", "train-original", "--run", story.run)
     assert answer.stdout == "no other stage is stale\n"
-    assert [line.split()[0] for line in answer.stderr.splitlines()] == ["train-original"]
+    assert answer.stages_told() == ["train-original"]
     assert "cached" not in answer.stderr
     assert digests(console.run(story.run)) == before
 

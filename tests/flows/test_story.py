@@ -62,7 +62,7 @@ def test_the_command_prints_the_three_methods_and_where_the_report_lies(story: S
 
 
 def test_every_stage_says_one_line_on_stderr_in_order(story: Story) -> None:
-    assert [line.split()[0] for line in story.answer.stderr.splitlines()] == list(STAGES)
+    assert story.answer.stages_told() == list(STAGES)
 
 
 def test_report_json_keeps_its_schema_and_has_its_three_rows_in_order(story: Story) -> None:
