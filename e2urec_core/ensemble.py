@@ -195,13 +195,6 @@ class _EnsembleReader(AnswerReader):
         self.combining = ensemble.combining
         self.readers = torch.nn.ModuleList([part.reader() for part in ensemble.parts().values()])
 
-    def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
-        raise AssertionError("an ensemble's encoders have no states in common")
-
-
-class MembersReader(_EnsembleReader):
-    """The logits of whole networks, put together."""
-
     def forward(
         self,
         token_ids: Int[Tensor, "row token"],
@@ -211,14 +204,29 @@ class MembersReader(_EnsembleReader):
         states: Float[Tensor, "row token width"] | None = None,
     ) -> Float[Tensor, "row words"]:
         """See `AnswerReader.forward`."""
-        assert states is None, "the members' encoders are run"
+        assert states is None, "every member's encoder is run"
+        return self.together(token_ids, mask, support, remainder)
+
+    def together(self, token_ids: Tensor, mask: Tensor, support: Tensor | None, remainder: str) -> Tensor:
+        """What the members say together, (row, words)."""
+        raise NotImplementedError
+
+    def encode(self, token_ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Float[Tensor, "row token width"]:
+        raise AssertionError("an ensemble's encoders have no states in common")
+
+
+class MembersReader(_EnsembleReader):
+    """The logits of whole networks, put together."""
+
+    def together(self, token_ids: Tensor, mask: Tensor, support: Tensor | None, remainder: str) -> Tensor:
+        """See `_EnsembleReader.together`."""
         seen, logits = self.members_say(token_ids, mask)
         if self.combining.how == "gate":
             network: Any = self.network
-            together = weighted(logits, gate_weights(seen, network.directions, network.offsets))
+            met = weighted(logits, gate_weights(seen, network.directions, network.offsets))
         else:
-            together = mean_probability(logits) if self.combining.how == "probabilities" else logits.mean(dim=0)
-        return together if support is None else narrow(together, support, remainder)
+            met = mean_probability(logits) if self.combining.how == "probabilities" else logits.mean(dim=0)
+        return met if support is None else narrow(met, support, remainder)
 
     def members_say(self, token_ids: Tensor, mask: Tensor) -> tuple[Float[Tensor, "row shard width"], Float[Tensor, "shard row vocab"]]:
         """Every member's hidden state at the answer position, and its logits, in 32-bit floats."""
@@ -231,16 +239,8 @@ class MembersReader(_EnsembleReader):
 class AdaptedReader(_EnsembleReader):
     """One network under all adapters at once, weighted row by row."""
 
-    def forward(
-        self,
-        token_ids: Int[Tensor, "row token"],
-        mask: Bool[Tensor, "row token"],
-        support: Int[Tensor, "row kept"] | None = None,
-        remainder: str = "none",
-        states: Float[Tensor, "row token width"] | None = None,
-    ) -> Float[Tensor, "row words"]:
-        """See `AnswerReader.forward`. The bare network is run first: from what it makes of a row come the row's weights."""
-        assert states is None, "an encoder under adapters is run"
+    def together(self, token_ids: Tensor, mask: Tensor, support: Tensor | None, remainder: str) -> Tensor:
+        """See `_EnsembleReader.together`. The bare network is run first: from what it makes of a row come the row's weights."""
         return self.under(self.weights(self.state(token_ids, mask)), token_ids, mask, support, remainder)
 
     def state(self, token_ids: Tensor, mask: Tensor, states: Tensor | None = None) -> Float[Tensor, "row width"]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2urec_core.judging import SCORED, evaluate, score
+from e2urec_core.judging import evaluate, score
 from e2urec_core.notes import facts, kept, note
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from e2urec_core.training_state import Fitted
 
 __all__ = [
-    "SCORED",
     "cache_original",
     "cache_teachers",
     "evaluate",

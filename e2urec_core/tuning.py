@@ -7,6 +7,7 @@ what is looked at are validation rows, and the distance to that seed's own Retra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,16 @@ def tries(method: Method, rule: TuningRule, fixed: Sequence[str] = ()) -> list[M
 
     points = qmc.Halton(d=len(knobs), scramble=True, rng=rule.seed).random(rule.budget - 1)
     return [method, *(_moved(method, knobs, rule.reach ** (2 * point - 1)) for point in points)]
+
+
+def knobs_of(method: Method) -> dict[str, float]:
+    """Values of the knobs that are tried, by their dotted names.
+
+    >>> from e2urec_core.methods.undial import Undial
+    >>> knobs_of(Undial(strength=4))
+    {'training.learning_rate': 0.0001, 'strength': 4.0}
+    """
+    return {name: float(functools.reduce(getattr, name.split("."), method)) for name in method.tuned}  # type: ignore[arg-type]
 
 
 def chosen(tried: Sequence[Tried], least_auc: float, rule: TuningRule) -> int | None:

@@ -13,13 +13,15 @@ from prefect import flow
 from e2urec_core.artifacts import Model, Report, Scores
 from e2urec_core.errors import UserError
 from e2urec_core.methods.base import Method
-from e2urec_core.report.comparison.plan import ComparisonPlan, Taking
+from e2urec_core.report.assemble import ALL_IN, OWN
+from e2urec_core.report.comparison.plan import ComparisonPlan, Taking, label
 from e2urec_core.report.comparison.schema import Try
 from e2urec_core.settings import ScoreRule
-from e2urec_core.tuning import Tried, chosen, tries
+from e2urec_core.tuning import Tried, chosen, knobs_of, tries
 from flows.comparison import REFERENCE, Comparison
 from flows.published import DEFECTS, EXPERIMENTS
 from flows.rooms import open_room, settled
+from flows.runs import Run
 from flows.story import Prepared, forget, prepare, retrain
 from tasks._pool import Pool
 from tasks._progress import say
@@ -29,7 +31,6 @@ from tasks.score import score
 
 T = TypeVar("T")
 BLIND = ScoreRule(groups=("validation", "forgotten"))
-ALL_IN = ("train-augmented", "cache-original", "cache-teachers", "unlearn")
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,17 @@ def _poles(plan: Comparison, prepared: dict[int, Prepared]) -> dict[int, dict[st
         run, start, asked = plan.of(plan.run.method, seed), prepared[seed], BLIND if seed == plan.tuning.seed else ScoreRule()
 
         def made() -> Seen:
-            # Two originals' scores would share a title without it.
             model = start.original if further is None else retrain(run, start, further)
             told = score(model, start.tokens, start.request, asked, run.seat(), start.retold)
-            own = "train-original" if further is None else "train-retrained"
-            return Seen(model, told, f"seed {seed}" if further is None else CHAPTER.get(), (own,))
+            # The original was trained where its seed was prepared.
+            chapter, pole = (f"seed {seed}", "original") if further is None else (CHAPTER.get(), "retrain")
+            return Seen(model, told, chapter, OWN[pole])
 
         return made
 
     wanted = {seed: [None, *range(1 if seed == plan.tuning.seed else 1 + plan.run.evaluate.floor_seeds)] for seed in prepared}
     pairs = [(seed, further) for seed, all_of_them in wanted.items() for further in all_of_them]
-    jobs = [(f"{_pole(further)}, seed {seed}", seen(seed, further)) for seed, further in pairs]
+    jobs = [(label(seed, _pole(further)), seen(seed, further)) for seed, further in pairs]
     poles: dict[int, dict[str, Seen]] = {seed: {} for seed in prepared}
     for (seed, further), told in zip(pairs, _side_by_side(plan, jobs), strict=True):
         poles[seed][_pole(further)] = told
@@ -106,11 +107,10 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
 
         def made() -> Tried:
             try:
-                unlearned, _ = forget(run, prepared)
-                told = score(unlearned, prepared.tokens, prepared.request, BLIND, run.seat(), prepared.retold)
+                seen = _forgotten(run, prepared, BLIND)
             except UserError as error:
                 return Tried(fault=error.fact)
-            return judge(room, told, poles["original"].scores, poles["retrain"].scores)
+            return judge(room, seen.scores, poles["original"].scores, poles["retrain"].scores)
 
         return made
 
@@ -130,7 +130,7 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
         at = chosen(results, least, plan.tuning) if results else 0
         fault = "" if at is not None else f"all {len(results)} tries failed, the first because {results[0].fault}"
         listed = tuple(
-            Try(knobs=_knobs(method), residual=result.residual, auc=result.auc, fault=result.fault, chosen=number == at)
+            Try(knobs=knobs_of(method), residual=result.residual, auc=result.auc, fault=result.fault, chosen=number == at)
             for number, (method, result) in enumerate(zip(each, results, strict=False))
         )
         method = each[at or 0]
@@ -140,14 +140,14 @@ def _chosen(plan: Comparison, prepared: Prepared, poles: dict[str, Seen]) -> tup
     return taking, methods
 
 
-def _knobs(method: Method) -> dict[str, float]:
-    told: dict[str, float] = {}
-    for name in method.tuned:
-        value = method
-        for step in name.split("."):
-            value = getattr(value, step)
-        told[name] = float(value)  # type: ignore[arg-type]
-    return told
+def _forgotten(run: Run, start: Prepared, asked: ScoreRule) -> Seen:
+    """What a run's method makes of a seed's original, scored.
+
+    Raises:
+        UserError: The method refuses, or fails.
+    """
+    unlearned, _ = forget(run, start)
+    return Seen(unlearned, score(unlearned, start.tokens, start.request, asked, run.seat(), start.retold), CHAPTER.get(), ALL_IN)
 
 
 def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: dict[str, Method]) -> dict[tuple[int, str], Seen | str]:
@@ -158,17 +158,15 @@ def _unlearned(plan: Comparison, prepared: dict[int, Prepared], methods: dict[st
 
         def job() -> Seen | str:
             try:
-                unlearned, _ = forget(run, start)
-                told = score(unlearned, start.tokens, start.request, ScoreRule(), run.seat(), start.retold)
+                return _forgotten(run, start, ScoreRule())
             except UserError as error:
                 return error.fact
-            return Seen(unlearned, told, CHAPTER.get(), ALL_IN)
 
         return job
 
     pairs = [(seed, name) for name in methods for seed in plan.reported]
     say(f"unlearning: {len(methods)} methods on {plan.seeds} seeds")
-    told = _side_by_side(plan, [(f"{name}, seed {seed}", made(methods[name], seed)) for seed, name in pairs])
+    told = _side_by_side(plan, [(label(seed, name), made(methods[name], seed)) for seed, name in pairs])
     return dict(zip(pairs, told, strict=True))
 
 
@@ -191,7 +189,7 @@ def _report(
             continue
         taken = [room.journal.entry(f"{stage} ({told.chapter})") for stage in told.stages]
         own = [entry.seconds for entry in taken if entry is not None]
-        seconds[f"{name}, seed {seed}"] = {"seconds": own[-1], "all_in_seconds": sum(own)}
+        seconds[label(seed, name)] = {"seconds": own[-1], "all_in_seconds": sum(own)}
     shared, experiment = plan.run.canonical(), EXPERIMENTS.get(plan.experiment)
     notes = [f"Seconds are wall-clock time with up to {plan.parallel} stages side by side."]
     notes += [f"Beside it: {experiment.title} of the paper, in per cent, come by otherwise:", *DEFECTS] if experiment else []

@@ -69,6 +69,10 @@ class Work:
         self.opened[type(handle)] = self.room.store.open(handle, apart_from=apart_from)
         return self.opened[type(handle)]
 
+    def folders(self, **handles: Artifact | None) -> dict[str, Path | None]:
+        """The folder of each artifact by its argument's name; None for one that this run goes without."""
+        return {name: self.open(handle) if handle else None for name, handle in handles.items()}
+
     def perform(self, seat: Seat, name: str, **arguments: Any) -> int:
         """Run the core's stage function `name` on opened folders and rules, here or in processes of its own; returns its rows.
 

@@ -18,8 +18,7 @@ def cache_original_logits(
     work: Work, original: Original, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat, retold: Retold | None = None
 ) -> int:
     """Keep the original's outputs on retained rows; what an earlier request against the same original has kept is taken over."""
-    folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
-    folders |= {"retold": work.open(retold)} if retold else {}
+    folders = work.folders(original=original, tokens=tokens, request=request, retold=retold)
     return work.perform(seat, "cache_original", **folders, rule=rule, earlier=_earlier(work, original))
 
 
@@ -28,8 +27,8 @@ def cache_teacher_logits(
     work: Work, original: Original, augmented: Augmented, tokens: Tokens, request: ForgetRequest, rule: CacheRule, seat: Seat
 ) -> int:
     """Keep both teachers' outputs on the rows to forget."""
-    models = {"original": work.open(original), "augmented": work.open(augmented)}
-    return work.perform(seat, "cache_teachers", **models, tokens=work.open(tokens), request=work.open(request), rule=rule)
+    folders = work.folders(original=original, augmented=augmented, tokens=tokens, request=request)
+    return work.perform(seat, "cache_teachers", **folders, rule=rule)
 
 
 def _earlier(work: Work, original: Original) -> list[Path]:

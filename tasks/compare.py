@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from e2urec_core.artifacts import ForgetRequest, Model, Report, Scores, Tokens
-from e2urec_core.report.comparison.plan import ComparisonPlan
+from e2urec_core.report.comparison.plan import ComparisonPlan, label
 from e2urec_core.tuning import Tried
 from tasks._room import Room
 from tasks._stage import Work, stage
@@ -27,7 +27,7 @@ def write_comparison(
 ) -> int:
     """Measure every method on the same draws of seeds and users, and write comparison.json and report.html."""
     from e2urec_core.report.comparison import render
-    from e2urec_core.report.comparison.assemble import Opened, assemble, label
+    from e2urec_core.report.comparison.assemble import Opened, assemble
 
     digests = {label(plan.seeds[at], name): table.digest for (at, name), table in zip(plan.scored, scores, strict=True)}
     opened = [[work.open(handle) for handle in handles] for handles in (scores, models, tokens, requests)]
@@ -41,10 +41,10 @@ def write_comparison(
 
 def judge(room: Room, model: Scores, original: Scores, retrained: Scores) -> Tried:
     """How near a try comes to the tuning seed's Retrain on the forgotten rows, and its AUC on validation rows."""
+    from e2urec_core.judging import SCORED
     from e2urec_core.metrics.forgetting import residual
     from e2urec_core.metrics.utility import auc
     from e2urec_core.scoring import read_scores
-    from e2urec_core.stages import SCORED
 
     told = [read_scores(room.store.open(handle), [SCORED], ("validation", "forgotten")) for handle in (model, original, retrained)]
     own, first, aim = (groups["forgotten"].yes[SCORED] for groups in told)

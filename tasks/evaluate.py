@@ -25,8 +25,7 @@ def evaluate(
     models = [("original", original), ("retrain", retrained), (method, unlearned)]
     models += [(f"retrain_{number}", other) for number, other in enumerate(further, 1)]
     opened = [(name, work.open(handle)) for name, handle in models]
-    folders = {"tokens": work.open(tokens), "request": work.open(request)}
-    folders |= {"retold": work.open(retold)} if retold else {}
+    folders = work.folders(tokens=tokens, request=request, retold=retold)
     rows = work.perform(seat, "evaluate", models=opened, subject=method, **folders)
     for name, row in stages.facts(work.place)["rows"].items():
         work.metrics.final({f"{name}.{measure}": value for measure, value in row.items() if value is not None})

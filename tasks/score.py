@@ -12,6 +12,5 @@ def score(
     work: Work, model: Model, tokens: Tokens, request: ForgetRequest, asked: ScoreRule, seat: Seat, retold: Retold | None = None
 ) -> int:
     """Score one recommender on the groups of rows that are asked for."""
-    folders = {"model": work.open(model), "tokens": work.open(tokens), "request": work.open(request)}
-    folders |= {"retold": work.open(retold)} if retold else {}
+    folders = work.folders(model=model, tokens=tokens, request=request, retold=retold)
     return work.perform(seat, "score", **folders, asked=asked)

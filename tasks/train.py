@@ -22,15 +22,14 @@ def train_augmented(
     work: Work, original: Original, tokens: Tokens, request: ForgetRequest, augment: Augment, seat: Seat, retold: Retold | None = None
 ) -> int:
     """Train the original further on the forgotten rows alone."""
-    folders = {"original": work.open(original), "tokens": work.open(tokens), "request": work.open(request)}
-    folders |= {"retold": work.open(retold)} if retold else {}
+    folders = work.folders(original=original, tokens=tokens, request=request, retold=retold)
     return work.perform(seat, "train_augmented", **folders, augment=augment)
 
 
 @stage("train-shards", writes=Shards)
 def train_shards(work: Work, original: Original | None, tokens: Tokens, backbone: Backbone, sharding: Sharding, seat: Seat) -> int:
     """Train a sharded system on all training rows, before any request; the original decides who comes together, where it is given."""
-    folders = {"original": work.open(original) if original else None, "tokens": work.open(tokens)}
+    folders = work.folders(original=original, tokens=tokens)
     return work.perform(seat, "train_shards", **folders, backbone=backbone, sharding=sharding)
 
 
@@ -50,6 +49,5 @@ def train_retrained(
     retold: Retold | None = None,
 ) -> int:
     """Train a recommender on the retained rows alone; with the original's seed it is paired with it, with others it gives the floor."""
-    folders = {"tokens": work.open(tokens), "request": work.open(request)}
-    folders |= {"retold": work.open(retold)} if retold else {}
+    folders = work.folders(tokens=tokens, request=request, retold=retold)
     return work.perform(seat, "train_retrained", **folders, backbone=backbone, training=training)

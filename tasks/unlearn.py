@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from e2urec_core.artifacts import (
-    Artifact,
     Augmented,
     ForgetRequest,
     Original,
@@ -38,7 +37,6 @@ def unlearn_users(
     retold: Retold | None = None,
 ) -> int:
     """Make a recommender that no longer knows the forgotten rows, and merge its adapter."""
-    given: dict[str, Artifact | None] = {"original": original, "tokens": tokens, "request": request}
-    given |= {"augmented": augmented, "remembering": remembering, "teachers": teachers, "shards": shards, "retold": retold}
-    folders = {name: work.open(handle) if handle else None for name, handle in given.items()}
-    return work.perform(seat, "unlearn", method=method, **folders, rule=rule, backbone=backbone, training=training)
+    before = work.folders(original=original, tokens=tokens, request=request, retold=retold)
+    made = work.folders(augmented=augmented, remembering=remembering, teachers=teachers, shards=shards)
+    return work.perform(seat, "unlearn", method=method, **before, **made, rule=rule, backbone=backbone, training=training)

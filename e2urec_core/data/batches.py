@@ -80,6 +80,11 @@ class Prompts:
         """Number of tokens of the prompts at positions `index`."""
         return self.starts[index + 1] - self.starts[index]
 
+    def places_of(self, example_ids: numpy.ndarray) -> numpy.ndarray:
+        """Positions of the prompts with these numbers, all of which must be here."""
+        order = numpy.argsort(self.example_ids)
+        return order[numpy.searchsorted(self.example_ids, example_ids, sorter=order)]
+
     def select(self, index: numpy.ndarray) -> Prompts:
         """The prompts at positions `index`, in that order."""
         lengths = self.lengths_at(index)

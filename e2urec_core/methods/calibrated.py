@@ -88,11 +88,10 @@ class Calibrated(Method):
 
         refuse_nothing_to_forget(problem)
         aim = self.aim(problem, bench)
-        places = {int(number): at for at, number in enumerate(problem.forgotten.example_ids)}
 
         def target(rows: Prompts) -> dict[str, Tensor]:
             pushed = aim.margins + self.push * (aim.target - aim.margins)
-            return {**said_by(problem.original, bench)(rows), "target": pushed[[places[int(at)] for at in rows.example_ids]].float()}
+            return {**said_by(problem.original, bench)(rows), "target": pushed[problem.forgotten.places_of(rows.example_ids)].float()}
 
         def follow(seen: Seen) -> Tensor:
             return teacher_divergence(with_margin(seen.beside["original"], seen.beside["target"]), seen.compared())

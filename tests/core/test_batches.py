@@ -98,6 +98,12 @@ def test_a_batch_is_cut_without_a_look_at_all_other_prompts(monkeypatch: pytest.
     assert prompts([7, 8], [9], [4, 5, 6]).batch(numpy.array([2])).token_ids.tolist() == [[4, 5, 6]]
 
 
+def test_prompts_are_found_by_their_numbers_in_whatever_order_both_stand() -> None:
+    source = prompts([7], [9], [4], [5]).select(numpy.array([2, 0, 3, 1]))
+    asked = numpy.array([10, 30, 0, 10])
+    assert source.example_ids[source.places_of(asked)].tolist() == asked.tolist()
+
+
 def test_joined_batches_keep_their_rows_and_pad_the_shorter_one() -> None:
     source = prompts([1], [2, 3, 4], [5, 6])
     joined = join([source.batch(numpy.array([0, 2])), source.batch(numpy.array([1]))])

@@ -10,19 +10,9 @@ from e2urec_core.methods.e2urec import E2URec
 from e2urec_core.methods.undial import Undial
 from e2urec_core.plugins import kinds, load
 from e2urec_core.settings import Training
-from e2urec_core.tuning import Tried, TuningRule, chosen, tries
+from e2urec_core.tuning import Tried, TuningRule, chosen, knobs_of, tries
 
 RULE = TuningRule(budget=4, lost_auc=0.01)
-
-
-def knobs(method: Method) -> dict[str, float]:
-    told = {}
-    for name in method.tuned:
-        value = method
-        for step in name.split("."):
-            value = getattr(value, step)
-        told[name] = float(value)  # type: ignore[arg-type]
-    return told
 
 
 @pytest.mark.parametrize("kind", kinds(Method.package))
@@ -39,7 +29,8 @@ def test_every_method_is_given_the_same_number_of_tries_and_its_own_settings_fir
 def test_tries_differ_in_the_tuned_knobs_alone_and_by_no_more_than_the_reach(kind: str) -> None:
     method: Method = load(Method.package, kind)()
     for each in tries(method, TuningRule(budget=16, reach=3.0)):
-        assert all(1 / 3.001 <= value / knobs(method)[name] <= 3.001 for name, value in knobs(each).items() if knobs(method)[name] < 0.3)
+        first, moved = knobs_of(method), knobs_of(each)
+        assert all(1 / 3.001 <= moved[name] / first[name] <= 3.001 for name in first if first[name] < 0.3)
         told, own = each.canonical(), method.canonical()
         for name in method.tuned:
             *above, last = name.split(".")

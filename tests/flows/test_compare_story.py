@@ -145,6 +145,17 @@ def test_one_more_method_runs_that_method_alone(console: Console, told: tuple[An
 
 
 @pytest.mark.slow
+def test_a_method_that_fails_as_a_whole_keeps_a_row_with_its_reason(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
+    answer = console(*FLAGS[:4], "undial,sisa:num-shards=200", *FLAGS[5:], "--json")
+    assert answer.code == 0, answer.stderr
+    failed = [row for row in answer.json()["rows"] if row["fault"]]
+    assert [row["method"].split()[0] for row in failed] == ["sisa"]
+    assert "200 shards" in failed[0]["fault"]
+    assert failed[0]["measures"] == {}
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.slow
 def test_a_stage_of_a_comparison_cannot_be_run_again_alone(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
     answer = console("stage", "unlearn", "--run", told[1]["run"])
     assert answer.code == 2

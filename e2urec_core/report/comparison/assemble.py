@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from e2urec_core.data.places import TOKENS
 from e2urec_core.evaluation import GROUPS, ORIGINAL, RETRAIN, Scored
+from e2urec_core.judging import SCORED
+from e2urec_core.notes import facts
 from e2urec_core.report.assemble import PACKAGES
 from e2urec_core.report.comparison.compute import Comparison, OneSeed, estimate
-from e2urec_core.report.comparison.plan import ComparisonPlan, Taking
+from e2urec_core.report.comparison.plan import ComparisonPlan, Taking, label
 from e2urec_core.report.comparison.schema import ComparedRow, ComparisonDocument
 from e2urec_core.scoring import read_scores
 from e2urec_core.seeding import numpy_generator
-from e2urec_core.stages import SCORED, facts
 
 COST = ("seconds", "all_in_seconds")
 POLES = (Taking(method=ORIGINAL, title="Original"), Taking(method=RETRAIN, title="Retrain"))
@@ -94,15 +95,6 @@ def assemble(
         digests=dict(digests),
         notes=list(plan.notes),
     )
-
-
-def label(seed: int, model: str) -> str:
-    """Names one model of one seed.
-
-    >>> label(1, "undial")
-    'undial, seed 1'
-    """
-    return f"{model}, seed {seed}"
 
 
 def _one_seed(place: int, plan: ComparisonPlan, scores: Sequence[Path], tokens: Path) -> OneSeed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy
 
@@ -36,20 +37,6 @@ class OneSeed:
     users: Mapping[str, numpy.ndarray]
     further: Sequence[str]
 
-    def has(self, model: str) -> bool:
-        """Whether the model was scored."""
-        return model in self.groups["forgotten"].yes
-
-    def measured(self, model: str) -> dict[str, float]:
-        """The measures of one model on all rows, those that are undefined left out."""
-        own, retrain = measure(self.groups, model), measure(self.groups, RETRAIN)
-        gaps = {
-            f"{name}_gap": abs(own[f"{name}_auc"] - retrain[f"{name}_auc"])
-            for name in ("forget", "attack")
-            if own[f"{name}_auc"] is not None and retrain[f"{name}_auc"] is not None
-        }
-        return {name: float(value) for name, value in {**own, **gaps}.items() if value is not None}
-
 
 class Comparison:
     """Measures of all models over all seeds, on the same draws of seeds and users."""
@@ -59,29 +46,42 @@ class Comparison:
         self.seeds = seeds
         self._weights = [draw_users(seed.users, num_draws, random) for seed in seeds]
         self._picked = random.integers(len(seeds), size=(num_draws, len(seeds)))
+        self._estimated: dict[str, dict[str, Estimate]] = {}
         self._drawn: dict[str, Draws] = {}
+        self._drawn_by_seed: dict[tuple[int, str], Draws] = {}
         self._measured: dict[tuple[int, str], dict[str, float]] = {}
 
     def estimates(self, model: str) -> dict[str, Estimate]:
         """Every measure of one model that is defined in all seeds."""
-        told = [self._of(at, model) for at in range(len(self.seeds))]
-        return {name: self._estimate(model, name, [each[name] for each in told]) for name in told[0] if all(name in each for each in told)}
-
-    def _of(self, at: int, model: str) -> dict[str, float]:
-        if (at, model) not in self._measured:
-            self._measured[at, model] = self.seeds[at].measured(model)
-        return self._measured[at, model]
+        if model not in self._estimated:
+            told = [self._of(at, model) for at in range(len(self.seeds))]
+            whole = [name for name in told[0] if all(name in each for each in told)]
+            self._estimated[model] = {name: self._estimate(model, name, [each[name] for each in told]) for name in whole}
+        return self._estimated[model]
 
     def _estimate(self, model: str, name: str, values: list[float]) -> Estimate:
         low, high = _middle(self._draws(model)[name])
         return estimate(values).model_copy(update={"low": low, "high": high})
 
+    def _of(self, at: int, model: str) -> dict[str, float]:
+        """The measures of one model on all rows of a seed, those that are undefined left out."""
+        if (at, model) not in self._measured:
+            own = {name: float(value) for name, value in measure(self.seeds[at].groups, model).items() if value is not None}
+            self._measured[at, model] = {**own, **_gaps(own, own if model == RETRAIN else self._of(at, RETRAIN))}
+        return self._measured[at, model]
+
     def _draws(self, model: str) -> Draws:
         """Mean of each measure over the drawn seeds, (draw,) each."""
         if model not in self._drawn:
-            by_seed = [measure_draws(seed.groups, model, weights) for seed, weights in zip(self.seeds, self._weights, strict=True)]
+            by_seed = [self._draws_of(at, model) for at in range(len(self.seeds))]
             self._drawn[model] = {name: self._over_seeds([draws[name] for draws in by_seed]) for name in by_seed[0]}
         return self._drawn[model]
+
+    def _draws_of(self, at: int, model: str) -> Draws:
+        if (at, model) not in self._drawn_by_seed:
+            own = measure_draws(self.seeds[at].groups, model, self._weights[at])
+            self._drawn_by_seed[at, model] = {**own, **_gaps(own, own if model == RETRAIN else self._draws_of(at, RETRAIN))}
+        return self._drawn_by_seed[at, model]
 
     def _over_seeds(self, draws: list[numpy.ndarray]) -> numpy.ndarray:
         stacked, (num_draws, num_seeds) = numpy.stack(draws), self._picked.shape
@@ -153,6 +153,12 @@ class Comparison:
             rows.append(original["jsd"] > max(other["jsd"] for other in others))
             groups.append(any(_outside(original, [retrain, *others], name) for name in ("forget_auc", "attack_auc")))
         return Power(rows=all(rows), groups=all(groups))
+
+
+def _gaps(own: Mapping[str, Any], retrain: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the AUC on forgotten rows and that of the loss attack lie from the paired Retrain's."""
+    pairs = [(gap, gap.replace("gap", "auc")) for gap in GAPS]
+    return {gap: abs(own[name] - retrain[name]) for gap, name in pairs if name in own and name in retrain}
 
 
 def _outside(original: Mapping[str, float], retrains: Sequence[Mapping[str, float]], name: str) -> bool:

@@ -46,3 +46,12 @@ class ComparisonPlan(Settings):
     """The paper's own figures, a dictionary a row."""
     notes: tuple[str, ...] = ()
     """Sentences that a reader of the numbers must know."""
+
+
+def label(seed: int, model: str) -> str:
+    """Names one model of one seed.
+
+    >>> label(1, "undial")
+    'undial, seed 1'
+    """
+    return f"{model}, seed {seed}"

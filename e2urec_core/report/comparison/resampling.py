@@ -57,25 +57,18 @@ def _drawn(users: numpy.ndarray, num_draws: int, random: numpy.random.Generator)
 
 
 def measure_draws(groups: Mapping[str, Scored], model: str, weights: Weights) -> dict[str, numpy.ndarray]:
-    """Each measure of one model on every draw, (draw,) each; NaN where a draw leaves it undefined.
-
-    `forget_gap` and `attack_gap` are how far the AUC on forgotten rows and of the loss attack lie from the paired Retrain's.
-    """
-    told = {name: _aucs(groups, name, weights) for name in {model, RETRAIN}}
+    """Each measure of one model on every draw, (draw,) each; NaN where a draw leaves it undefined."""
     test, forgotten = groups["test"], groups["forgotten"]
     right = (test.yes[model] >= 0.5) == (test.labels == 1)
     divergences = row_divergences(forgotten.yes[model], forgotten.yes[RETRAIN])
     moved = numpy.abs(forgotten.yes[model] - forgotten.yes[RETRAIN])
     whole = numpy.abs(forgotten.yes["original"] - forgotten.yes[RETRAIN])
-    own, retrain = told[model], told[RETRAIN]
     with numpy.errstate(invalid="ignore", divide="ignore"):
         return {
             "auc": weighted_auc(test.labels, test.yes[model], weights.test),
             "accuracy": _means(right.astype(float), weights.test),
             "log_loss": _means(row_losses(test.labels, test.yes[model]), weights.test),
-            **own,
-            "forget_gap": numpy.abs(own["forget_auc"] - retrain["forget_auc"]),
-            "attack_gap": numpy.abs(own["attack_auc"] - retrain["attack_auc"]),
+            **_aucs(groups, model, weights),
             "jsd": _means(divergences["jsd"], weights.forgotten),
             "half_jeffreys": _means(divergences["half_jeffreys"], weights.forgotten),
             "l2": _means(moved, weights.forgotten) * numpy.sqrt(2.0),
