@@ -98,6 +98,14 @@ class Report(Artifact):
     """The report as JSON and as a page."""
 
 
+class Verdict(Artifact):
+    """What every gate said of a recommender that is to be released."""
+
+
+class Bundle(Artifact):
+    """A recommender as it is released: one folder that MLflow's own tools serve, with its card and its probe."""
+
+
 KINDS: dict[str, type[Artifact]] = {
     kind.kind: kind
     for kind in (
@@ -115,6 +123,8 @@ KINDS: dict[str, type[Artifact]] = {
         TeacherLogits,
         Scores,
         Report,
+        Verdict,
+        Bundle,
     )
 }
 
