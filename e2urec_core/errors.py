@@ -90,3 +90,19 @@ class StorageFailed(UserError):
 
 class UnknownRun(UserError):
     """A run or stage that this workspace does not hold."""
+
+
+class TrackingFailed(UserError):
+    """A tracking server or model registry that does not do what it is asked for."""
+
+
+class TrackingRefused(TrackingFailed):
+    """A call that a tracking server or model registry answers with no, whenever it is made."""
+
+
+class ReleaseRefused(UserError):
+    """A recommender that may not become the champion."""
+
+
+class BadRelease(UserError):
+    """A released recommender that is unknown, or whose bytes or scores are not those that were released."""

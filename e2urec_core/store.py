@@ -91,23 +91,9 @@ class Store:
         manifest = {"kind": kind.kind, "files": files, "parents": sorted(parents)}
         digest = digest_of(manifest)
         handle = kind(digest=digest, parents=tuple(sorted(parents)), rows=rows, made_by=made_by)
-        target = self._folder(handle)
         with _storage_errors(self.root):
             (place / MANIFEST).write_text(canonical_json(manifest))
-            for path in place.rglob("*"):
-                sync(path)
-            sync(place)
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if target.exists() and self.damage(handle) is not None:
-                shutil.rmtree(target)
-            if not target.exists():
-                try:
-                    os.rename(place, target)
-                except OSError:
-                    # Another process published the same content first.
-                    if not target.exists():
-                        raise
-            sync(target.parent)
+            self._move_in(place, handle)
         return handle
 
     def open(self, handle: Artifact, *, apart_from: str = "") -> Path:
@@ -130,25 +116,22 @@ class Store:
 
     def damage(self, handle: Artifact, *, apart_from: str = "") -> str | None:
         """What is wrong with the stored files of `handle`, or None when every byte is as published; see `open`."""
-        folder = self._folder(handle)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-            if digest_of(manifest) != handle.digest or sorted(handle.parents) != manifest["parents"]:
-                return f"its {MANIFEST} was altered"
-            for name, described in manifest["files"].items():
-                path = folder / name
-                if not path.is_file():
-                    return f"`{name}` is missing"
-                read = not apart_from or not name.startswith(f"{apart_from}/")
-                if path.stat().st_size != described["bytes"] or (read and file_digest(path) != described["sha256"]):
-                    return f"the bytes of `{name}` have changed"
-        except (FileNotFoundError, NotADirectoryError):
-            return "its folder is missing"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror or error}"
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"its {MANIFEST} cannot be read"
-        return None
+        return damage_of(self._folder(handle), handle.digest, handle.parents, apart_from=apart_from)
+
+    def adopt(self, kind: type[A], digest: str, folder: Path) -> A:
+        """Take in a copy of what was published as `digest`; `folder` must lie in a `workplace` of this store.
+
+        Raises:
+            DamagedArtifact: It is not what was published.
+            StorageFailed: The disk is full or refuses.
+        """
+        damage = damage_of(folder, digest, nothing_else=True)
+        if damage is not None:
+            raise DamagedArtifact(f"a copy of {kind.kind} {digest[:12]} is damaged: {damage}", hint="fetch it again")
+        handle = kind(digest=digest, parents=tuple(json.loads((folder / MANIFEST).read_bytes())["parents"]))
+        with _storage_errors(self.root):
+            self._move_in(folder, handle)
+        return handle
 
     def made_from(self, kind: type[A], parent: Artifact) -> list[A]:
         """Handles of the artifacts of `kind` that were made from `parent`, newest first; not verified."""
@@ -187,6 +170,23 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def _move_in(self, place: Path, handle: Artifact) -> None:
+        target = self._folder(handle)
+        for path in place.rglob("*"):
+            sync(path)
+        sync(place)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if target.exists() and self.damage(handle) is not None:
+            shutil.rmtree(target)
+        if not target.exists():
+            try:
+                os.rename(place, target)
+            except OSError:
+                # Another process published the same content first.
+                if not target.exists():
+                    raise
+        sync(target.parent)
+
     def _linked(self, parent: str) -> dict[tuple[int, int], Mapping[str, Any]]:
         """What the manifest of an artifact says of its files, by device and number of the file."""
         for manifest in (self.root / "objects").glob(f"*/{parent}/{MANIFEST}"):
@@ -208,6 +208,42 @@ class Store:
             owner = path.name.split("-", 1)[0]
             if not owner.isdigit() or not _alive(int(owner)):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def damage_of(
+    folder: Path, digest: str, parents: Sequence[str] | None = None, *, apart_from: str = "", nothing_else: bool = False
+) -> str | None:
+    """What is wrong with a folder that was published as `digest`, or None when every byte is as it was.
+
+    Args:
+        folder: With its manifest.
+        digest: Of the artifact.
+        parents: What it was made from; None where that is not known.
+        apart_from: A folder inside whose files only the size is looked at.
+        nothing_else: Whether files that were not published are damage too.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if digest_of(manifest) != digest or (parents is not None and sorted(parents) != manifest["parents"]):
+            return f"its {MANIFEST} was altered"
+        for name, described in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"`{name}` is missing"
+            read = not apart_from or not name.startswith(f"{apart_from}/")
+            if path.stat().st_size != described["bytes"] or (read and file_digest(path) != described["sha256"]):
+                return f"the bytes of `{name}` have changed"
+        if nothing_else:
+            there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+            if more := sorted(there - manifest["files"].keys() - {MANIFEST}):
+                return f"`{more[0]}` was not published"
+    except (FileNotFoundError, NotADirectoryError):
+        return "its folder is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} cannot be read"
+    return None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -70,7 +70,8 @@ def _inside(room: Room, settings: Settings) -> Iterator[Room]:
     from prefect.runtime import flow_run
 
     journal, token = room.journal, ROOM.set(room)
-    journal.change(**here(), state="running", tracking_run=room.tracker.start(journal.record.run, settings.canonical(), flow_run.id or ""))
+    room.tracker.start(journal.record.run, settings.canonical(), flow_run.id or "")
+    journal.change(**here(), state="running", tracking_run=room.tracker.run_id)
     try:
         yield room
     except StoryEnds:
@@ -83,8 +84,9 @@ def _inside(room: Room, settings: Settings) -> Iterator[Room]:
         raise
     finally:
         ROOM.reset(token)
-    journal.change(state="stale" if room.stale else "completed")
+    journal.change(state="stale" if room.stale else "completed", tracking_run=room.tracker.run_id)
     room.tracker.finish("FINISHED")
+    room.tracker.settle()
 
 
 def earlier_interactions(room: Room, run: Run) -> Interactions | None:

@@ -223,6 +223,7 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
             parents = tuple(sorted({handle.digest for value in given.values() for handle in _handles(value)}))
             handle = room.store.publish(writes, place, parents=parents, rows=rows, made_by=title)
             seconds = time.perf_counter() - started
+            room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
             metrics.final({"seconds": seconds, "rows": float(rows)})
             tags |= {STATE_TAG: "completed", DIGEST_TAG: handle.digest}
     except OSError as error:
@@ -234,7 +235,6 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
         _fail(room, title, key, error)
         raise
     shutil.rmtree(checkpoints, ignore_errors=True)
-    room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
     say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")
     return handle

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from e2urec_core.errors import TrackingFailed
+from tasks._patience import patience_s, patiently
+from tasks._progress import say
+
+T = TypeVar("T")
 EXPERIMENT = "e2urec"
 RUN_TAG, STAGE_TAG, STATE_TAG, DIGEST_TAG, FLOW_RUN_TAG = (
     "e2urec.run",
@@ -60,20 +68,27 @@ class StageMetrics:
         """Send everything collected."""
         from mlflow.entities import Metric
 
-        for start in range(0, len(self._points), METRICS_AT_A_TIME):
-            client.log_batch(run_id, metrics=[Metric(*point) for point in self._points[start : start + METRICS_AT_A_TIME]])
-        self._points = []
+        while self._points:
+            client.log_batch(run_id, metrics=[Metric(*point) for point in self._points[:METRICS_AT_A_TIME]])
+            self._points = self._points[METRICS_AT_A_TIME:]
 
 
 class Tracker:
-    """One MLflow run for a pipeline run, with a nested run for each stage."""
+    """One MLflow run for a pipeline run, with a nested run for each stage.
+
+    A server that is down stops no stage: what it is to be told waits, in order, until it answers or `settle` is asked for.
+    """
 
     def __init__(self, workspace: Path) -> None:
         """Connect to the tracking server that `MLFLOW_TRACKING_URI` names, or to a database in the workspace."""
         self._workspace = workspace
         self.run_id = ""
+        self.address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
         self._client: Any = None
         self._experiment = ""
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._asked_again_at = 0.0
+        self._lock = threading.RLock()
 
     @property
     def client(self) -> Any:
@@ -82,72 +97,129 @@ class Tracker:
             self._client = self._connect()
         return self._client
 
-    def start(self, run: str, settings: Mapping[str, Any], flow_run_id: str) -> str:
-        """Open the pipeline's run and write its parameters; returns MLflow's id of it."""
-        from mlflow.entities import Param
+    def start(self, run: str, settings: Mapping[str, Any], flow_run_id: str) -> None:
+        """Open the pipeline's run and write its parameters; `run_id` is MLflow's id of it, once the server has taken it."""
 
-        started = self.client.create_run(self._experiment, run_name=run, tags={RUN_TAG: run, FLOW_RUN_TAG: flow_run_id})
-        self.run_id = str(started.info.run_id)
-        self.client.log_batch(self.run_id, params=[Param(name, value) for name, value in sorted(flattened(settings).items())])
-        return self.run_id
+        def open_run() -> None:
+            tags = {RUN_TAG: run, FLOW_RUN_TAG: flow_run_id}
+            self.run_id = self.run_id or str(self.client.create_run(self._experiment, run_name=run, tags=tags).info.run_id)
+            self._parameters(self.run_id, settings)
+
+        self._tell(open_run)
 
     @contextmanager
     def stage(self, label: str, settings: Mapping[str, Any] | None = None) -> Iterator[tuple[StageMetrics, dict[str, str]]]:
         """A nested run for one stage or method; what is put into the yielded numbers and tags is written at the end."""
-        from mlflow.entities import Param
+        nested: list[str] = []
 
-        tags = {"mlflow.parentRunId": self.run_id, STAGE_TAG: label}
-        nested = str(self.client.create_run(self._experiment, run_name=label, tags=tags).info.run_id)
-        if settings:
-            self.client.log_batch(nested, params=[Param(name, value) for name, value in sorted(flattened(settings).items())])
+        def open_nested() -> None:
+            tags = {"mlflow.parentRunId": self.run_id, STAGE_TAG: label}
+            if not nested:
+                nested.append(str(self.client.create_run(self._experiment, run_name=label, tags=tags).info.run_id))
+            self._parameters(nested[0], settings or {})
+
+        def close(status: str) -> None:
+            metrics.write(self.client, nested[0])
+            for name, value in later.items():
+                self.client.set_tag(nested[0], name, value)
+            self.client.set_terminated(nested[0], status)
+
+        self._tell(open_nested)
         metrics, later = StageMetrics(), dict[str, str]()
         try:
             yield metrics, later
         except BaseException:
-            metrics.write(self.client, nested)
-            self.client.set_terminated(nested, "FAILED")
+            self._tell(partial(close, "FAILED"))
             raise
-        metrics.write(self.client, nested)
-        for name, value in later.items():
-            self.client.set_tag(nested, name, value)
-        self.client.set_terminated(nested, "FINISHED")
+        self._tell(partial(close, "FINISHED"))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Final numbers of the whole run."""
         final = StageMetrics()
         final.final(values)
-        final.write(self.client, self.run_id)
+        self._tell(lambda: final.write(self.client, self.run_id))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags of the whole run."""
+        for name, value in values.items():
+            self._tell(partial(self._tag, name, value))
 
     def files(self, path: Path, folder: str) -> None:
-        """A file or folder as artifacts of the whole run."""
-        if path.is_dir():
-            self.client.log_artifacts(self.run_id, str(path), folder)
-        else:
-            self.client.log_artifact(self.run_id, str(path), folder)
+        """A file or folder as artifacts of the whole run; it must still be there when the server takes it."""
+
+        def send() -> None:
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), folder)
+            else:
+                self.client.log_artifact(self.run_id, str(path), folder)
+
+        self._tell(send)
 
     def finish(self, status: str) -> None:
         """Close the pipeline's run: FINISHED or FAILED."""
-        if self.run_id:
-            self.client.set_terminated(self.run_id, status)
+        if self.run_id or self._waiting:
+            self._tell(lambda: self.client.set_terminated(self.run_id, status))
+
+    def settle(self) -> None:
+        """Make sure that the server has taken everything.
+
+        Raises:
+            TrackingFailed: It does not answer, or refuses.
+        """
+        with self._lock:
+            self._send(patience_s())
+
+    def patiently(self, call: Callable[[Any], T]) -> T:
+        """What `call` returns for MLflow's client; see `tasks._patience.patiently`."""
+        return patiently(lambda: call(self.client), self.address, patience_s())
+
+    def _tag(self, name: str, value: str) -> None:
+        self.client.set_tag(self.run_id, name, value)
+
+    def _parameters(self, run_id: str, settings: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        if settings:
+            self.client.log_batch(run_id, params=[Param(name, value) for name, value in sorted(flattened(settings).items())])
+
+    def _tell(self, what: Callable[[], object]) -> None:
+        with self._lock:
+            self._waiting.append(what)
+            if time.monotonic() < self._asked_again_at:
+                return
+            patience = patience_s()
+            try:
+                self._send(patience if not self._asked_again_at else 0.0)
+            except TrackingFailed as failed:
+                if not self._asked_again_at:
+                    say(f"{failed.fact}; going on, it is told later")
+                self._asked_again_at = time.monotonic() + patience
+
+    def _send(self, patience: float) -> None:
+        while self._waiting:
+            patiently(self._waiting[0], self.address, patience)
+            self._waiting.popleft()
+        self._asked_again_at = 0.0
 
     def _connect(self) -> Any:
-        for noisy in ("alembic", "mlflow"):
+        for noisy in ("alembic", "mlflow", "urllib3", "botocore"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         import mlflow
         from filelock import FileLock
         from mlflow.exceptions import MlflowException
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._workspace / 'mlflow.db'}"
-        mlflow.set_tracking_uri(uri)
-        client = mlflow.MlflowClient(uri)
+        mlflow.set_tracking_uri(self.address)
+        client = mlflow.MlflowClient(self.address)
         # Two processes that open a fresh database together break its migrations.
         with FileLock(self._workspace / "mlflow.lock"):
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
-                place = (self._workspace / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
+                place = (self._workspace / "mlartifacts").as_uri() if self.address.startswith("sqlite") else None
                 try:
                     self._experiment = client.create_experiment(EXPERIMENT, artifact_location=place)
-                except MlflowException:
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
                     found = client.get_experiment_by_name(EXPERIMENT)
             if found is not None:
                 self._experiment = found.experiment_id
