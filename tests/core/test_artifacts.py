@@ -408,3 +408,43 @@ def test_the_manifest_lists_every_file_and_nothing_of_the_users(tmp_path: Path) 
     assert sorted(manifest["files"]) == ["rows.parquet", "tables/items.json"]
     # bytes(range(64)) and "rows": 64 + 4
     assert manifest["files"]["rows.parquet"]["bytes"] == 68
+
+
+def copied(store: Store, handle: Artifact) -> Path:
+    """A copy of a published folder in the store's own place for half-written work."""
+    place = store.root / "tmp" / f"{os.getpid()}-copy"
+    shutil.rmtree(place, ignore_errors=True)
+    return Path(shutil.copytree(store.open(handle), place))
+
+
+def test_a_copy_from_elsewhere_takes_the_place_of_what_is_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    handle = publish(store)
+    copy = copied(store, handle)
+    shutil.rmtree(store.open(handle))
+    adopted = store.adopt(Interactions, handle.digest, copy)
+    assert (adopted.digest, adopted.parents) == (handle.digest, handle.parents)
+    assert (store.open(adopted) / "rows.parquet").read_bytes() == bytes(range(64)) + b"rows"
+
+
+def test_a_copy_that_is_not_what_was_published_is_refused_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    handle = publish(store)
+
+    def changed(copy: Path) -> None:
+        (copy / "tables" / "items.json").write_text('{"titles": 4}')
+
+    def planted(copy: Path) -> None:
+        (copy / "tables" / "more.py").write_text("import os")
+
+    def linked(copy: Path) -> None:
+        (copy / "elsewhere").symlink_to(tmp_path)
+
+    faults = {changed: "the bytes of `tables/items.json`", planted: "`tables/more.py` was not published", linked: "`elsewhere` was not"}
+    for fault, said in faults.items():
+        copy = copied(store, handle)
+        fault(copy)
+        with pytest.raises(DamagedArtifact, match=said):
+            store.adopt(Interactions, handle.digest, copy)
+    with pytest.raises(DamagedArtifact, match=r"its manifest\.json was altered"):
+        store.adopt(Interactions, "b" * 64, copied(store, handle))

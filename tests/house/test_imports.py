@@ -22,7 +22,7 @@ BELOW = {
 # Which files may import an engine, and nobody else.
 ENGINES = {
     "prefect": ["tasks/_stage.py", "tasks/report.py", "flows/unlearn.py", "flows/compare.py", "flows/stage.py", "flows/rooms.py"],
-    "mlflow": ["tasks/_tracking.py", "tasks/report.py", "tasks/_served_model.py"],
+    "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/report.py", "tasks/_served_model.py"],
     "great_expectations": ["data_contracts/expectations.py"],
 }
 # What the command may import before it knows what to do: help answers within half a second.

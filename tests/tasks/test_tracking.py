@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from e2urec_core.errors import TrackingFailed
 from flows.runs import build_run
 from tasks._tracking import LONGEST_PARAMETER, METRICS_AT_A_TIME, StageMetrics, Tracker, flattened
 
@@ -101,3 +102,67 @@ def test_a_run_that_never_reached_mlflow_is_not_closed_there(tmp_path: Path) -> 
     made.run_id = ""
     made.finish("FAILED")
     assert client.ended == []
+
+
+class FailingClient(NotingClient):
+    """Does nothing but fail while it is down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.asked = True, 0
+
+    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
+        self.asked += 1
+        if self.down:
+            raise ConnectionError("refused")
+        return super().create_run(experiment, run_name, tags)
+
+
+@pytest.fixture
+def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Tracker, FailingClient]:
+    monkeypatch.setenv("E2UREC_TRACKING_PATIENCE_S", "0.2")
+    made, client = Tracker(tmp_path), FailingClient()
+    made._client = client
+    made.start("run-1", {}, "")
+    for label in ("split", "unlearn"):
+        with made.stage(label) as (metrics, tags):
+            metrics.final({"rows": 3})
+            tags["e2urec.state"] = label
+    return made, client
+
+
+def test_a_server_that_is_down_stops_no_stage_and_is_told_everything_in_order_once_it_answers(
+    outage: tuple[Tracker, FailingClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, client = outage
+    assert (client.started, client.batches, client.ended) == ([], [], [])
+    client.down = False
+    made.settle()
+    assert [name for name, _ in client.started] == ["run-1", "split", "unlearn"]
+    assert all(tags["mlflow.parentRunId"] == "nested" for _, tags in client.started[1:])
+    assert client.ended == ["FINISHED", "FINISHED"]
+    assert len(client.batches) == 2
+    assert made.run_id == "nested"
+
+
+def test_the_outage_is_said_once_and_not_waited_for_at_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("E2UREC_TRACKING_PATIENCE_S", "0.3")
+    made, client = Tracker(tmp_path), FailingClient()
+    made._client = client
+    made.start("run-1", {}, "")
+    first = client.asked
+    assert first >= 1
+    for number in range(20):
+        with made.stage(f"stage {number}"):
+            pass
+    # The breaker lets a single call through at most once in a patience.
+    assert client.asked <= first + 2
+    assert capsys.readouterr().err.count("going on, it is told later") == 1
+
+
+def test_what_could_not_be_told_is_an_error_in_the_end(outage: tuple[Tracker, FailingClient]) -> None:
+    made, _ = outage
+    with pytest.raises(TrackingFailed, match="did not answer"):
+        made.settle()
