@@ -15,7 +15,7 @@ from e2urec_core.store import Store, damage_of
 from tasks._tracking import Tracker
 
 FOLDER = "recommender"
-"""Name of a released model among the artifacts of its run."""
+"""Among the artifacts of a run, the folder below which released recommenders lie, each in a folder named after its bundle."""
 BUNDLE_TAG = "e2urec.bundle"
 # MLflow's own mark on a folder that it has read a model from.
 MARK = "registered_model_meta"
@@ -46,7 +46,7 @@ class Registry:
         known = self._versions_of(bundle)
         if not known:
             self._tracker.settle()
-            self._ask(lambda client: client.log_artifacts(self._tracker.run_id, str(folder), FOLDER))
+            self._ask(lambda client: client.log_artifacts(self._tracker.run_id, str(folder), _place_of(bundle)))
             self._ask(lambda client: self._make(client, bundle, description, tags))
             known = self._versions_of(bundle)
         # Of a call that was repeated after its answer was lost, the first version stays.
@@ -109,7 +109,7 @@ class Registry:
     def _make(self, client: Any, bundle: Bundle, description: str, tags: Mapping[str, str]) -> None:
         self._model(client)
         run_id = self._tracker.run_id
-        source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
+        source = f"{client.get_run(run_id).info.artifact_uri}/{_place_of(bundle)}"
         client.create_model_version(
             self.name, source=source, run_id=run_id, tags={BUNDLE_TAG: bundle.digest, **tags}, description=description
         )
@@ -132,6 +132,10 @@ class Registry:
 
     def _ask(self, call: Any) -> Any:
         return self._tracker.patiently(call)
+
+
+def _place_of(bundle: Bundle) -> str:
+    return f"{FOLDER}/{bundle.short}"
 
 
 def fetched_bundle(store: Store, registry: Registry, version: int, digest: str) -> Bundle:
