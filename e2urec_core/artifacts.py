@@ -27,6 +27,7 @@ class Artifact(Settings):
     made_by: str = ""
     """Stage that made it."""
     kind: ClassVar[str]
+    inside: ClassVar[str] = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -102,8 +103,10 @@ class Verdict(Artifact):
     """What every gate said of a recommender that is to be released."""
 
 
-class Bundle(Artifact):
+class Bundle(Model):
     """A recommender as it is released: one folder that MLflow's own tools serve, with its card and its probe."""
+
+    inside: ClassVar[str] = "artifacts/bundle"
 
 
 KINDS: dict[str, type[Artifact]] = {

@@ -100,9 +100,29 @@ class TrackingRefused(TrackingFailed):
     """A call that a tracking server or model registry answers with no, whenever it is made."""
 
 
-class ReleaseRefused(UserError):
-    """A recommender that may not become the champion."""
-
-
 class BadRelease(UserError):
-    """A released recommender that is unknown, or whose bytes or scores are not those that were released."""
+    """A released recommender whose bytes or scores are not those that were released."""
+
+
+class DamagedLedger(UserError):
+    """A ledger whose bytes or whose history are not what was written."""
+
+
+class NewerLedger(UserError):
+    """A ledger that a newer version of this program has written."""
+
+
+class UnknownRelease(UserError):
+    """A release that the ledger does not hold."""
+
+
+class ReleaseRefused(UserError):
+    """A release that may not be registered or become champion as things are."""
+
+
+class ChampionChanged(UserError):
+    """A promotion that was decided on while another champion was in place."""
+
+
+class BadKey(UserError):
+    """A key for pseudonyms that is missing, not the one used so far, or open to others."""

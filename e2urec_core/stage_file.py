@@ -21,6 +21,8 @@ StageName = Literal[
     "unlearn",
     "score",
     "evaluate",
+    "probe",
+    "judge",
 ]
 
 
@@ -35,8 +37,10 @@ class StageFile(Settings):
     """Folders of the original's outputs for other requests, for `cache_original`."""
     models: tuple[tuple[str, str], ...] = ()
     """Name and folder of each recommender, for `evaluate`."""
+    scored: tuple[tuple[str, str, str], ...] = ()
+    """Role, folder of the scores and the name in them of each recommender, for `judge`."""
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by argument: backbone, training, augment, sharding, method, rule."""
+    """Settings by argument: backbone, training, augment, sharding, method, rule, asked, prompt, history, gates, handed."""
     subject: str | None = None
     """The method's kind, for `evaluate`."""
     seat: Seat
@@ -54,6 +58,7 @@ class StageFile(Settings):
             "stage": stage,
             "earlier": [str(folder) for folder in given.pop("earlier", ())],
             "models": [(name, str(folder)) for name, folder in given.pop("models", ())],
+            "scored": [(role, str(folder), name) for role, folder, name in given.pop("scored", ())],
             "subject": given.pop("subject", None),
             "rules": {name: value.canonical() for name, value in given.items() if isinstance(value, Settings)},
             "folders": {name: value and str(value) for name, value in given.items() if not isinstance(value, Settings)},
@@ -67,7 +72,10 @@ class StageFile(Settings):
             BadSetting: A rule is of no known name, or a folder is not there.
         """
         from e2urec_core.backbones.base import Backbone
+        from e2urec_core.data.examples import HistoryRule
+        from e2urec_core.data.prompts import PromptRule
         from e2urec_core.methods.base import Method
+        from e2urec_core.release.gates import Gates, Handed
 
         owners: dict[str, type[Settings]] = {
             "backbone": Backbone,
@@ -77,6 +85,10 @@ class StageFile(Settings):
             "method": Method,
             "rule": CacheRule,
             "asked": ScoreRule,
+            "prompt": PromptRule,
+            "history": HistoryRule,
+            "gates": Gates,
+            "handed": Handed,
         }
         strange = sorted(set(self.rules) - set(owners))
         if strange:
@@ -85,6 +97,8 @@ class StageFile(Settings):
         told |= {name: None if folder is None else _folder(root, folder) for name, folder in self.folders.items()}
         if self.stage == "cache_original":
             told["earlier"] = [_folder(root, folder) for folder in self.earlier]
+        if self.stage == "judge":
+            told["scored"] = [(role, _folder(root, folder), name) for role, folder, name in self.scored]
         if self.stage == "evaluate":
             if len(self.models) < 3 or not self.subject:
                 raise BadSetting(

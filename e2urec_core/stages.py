@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2urec_core.judging import evaluate, score
 from e2urec_core.notes import facts, kept, note
+from e2urec_core.release.judge import judge
 
 if TYPE_CHECKING:
     import numpy
@@ -39,9 +40,12 @@ __all__ = [
     "facts",
     "forget",
     "ingest",
+    "judge",
+    "probe",
     "score",
     "split",
     "tokenise",
+    "tokenise_as",
     "train_augmented",
     "train_original",
     "train_retrained",
@@ -81,6 +85,14 @@ def tokenise(examples: Path, interactions: Path, prompt: PromptRule, backbone: B
     told = write_tokens(examples, interactions, prompt, backbone.tokenizer(training_texts(examples, interactions, prompt)), place)
     note(place, **dataclasses.asdict(told))
     return told.rows
+
+
+def tokenise_as(released: Path, examples: Path, interactions: Path, place: Path) -> int:
+    """Write every example as a released recommender reads it; `released` is its folder, with the note of how prompts are written."""
+    from e2urec_core.data.tokens import load_tokenizer, write_tokens
+    from e2urec_core.release.bundle import read_prompt_rule
+
+    return write_tokens(examples, interactions, read_prompt_rule(released), load_tokenizer(released), place).rows
 
 
 def retell(request: Path, interactions: Path, tokens: Path, prompt: PromptRule, place: Path) -> int:
@@ -229,6 +241,15 @@ def unlearn(
         counts = {"trainable_parameters": trained, "total_parameters": total}
         note(place, **_of(outcome.fitted), **counts, **outcome.facts)
     return len(forgotten)
+
+
+def probe(interactions: Path, model: Path, prompt: PromptRule, history: HistoryRule, bench: Bench, place: Path) -> int:
+    """Write invented rows with a recommender's scores, by which its copies are known again."""
+    from e2urec_core.data.places import BUNDLE
+    from e2urec_core.release.probe import write_probe
+
+    (place / BUNDLE).mkdir(parents=True)
+    return write_probe(interactions, prompt, history, model, bench, place / BUNDLE)
 
 
 def _fresh(tokens: Path, backbone: Backbone, bench: Bench) -> Callable[[int], Recommender]:

@@ -53,7 +53,7 @@ class Store:
             StorageFailed: The folder cannot be written.
         """
         self.root = root
-        with _storage_errors(root):
+        with storage_errors(root):
             for name in ("objects", "keys", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.probe"
@@ -65,7 +65,7 @@ class Store:
     def workplace(self) -> Iterator[Path]:
         """A private folder on the store's file system; whatever is left in it at the end is dropped."""
         place = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             place.mkdir(mode=0o700)
         try:
             yield place
@@ -91,7 +91,7 @@ class Store:
         manifest = {"kind": kind.kind, "files": files, "parents": sorted(parents)}
         digest = digest_of(manifest)
         handle = kind(digest=digest, parents=tuple(sorted(parents)), rows=rows, made_by=made_by)
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             (place / MANIFEST).write_text(canonical_json(manifest))
             self._move_in(place, handle)
         return handle
@@ -129,7 +129,7 @@ class Store:
         if damage is not None:
             raise DamagedArtifact(f"a copy of {kind.kind} {digest[:12]} is damaged: {damage}", hint="fetch it again")
         handle = kind(digest=digest, parents=tuple(json.loads((folder / MANIFEST).read_bytes())["parents"]))
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             self._move_in(folder, handle)
         return handle
 
@@ -150,7 +150,7 @@ class Store:
 
     def remember(self, key: str, record: StageRecord) -> None:
         """Note that stage key `key` gave `record`."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             plain = record.canonical()
             write_whole(self.root / "keys" / f"{key}.json", canonical_json({"record": plain, "sha256": digest_of(plain)}))
 
@@ -286,7 +286,8 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
-def _storage_errors(root: Path) -> Iterator[None]:
+def storage_errors(root: Path) -> Iterator[None]:
+    """Say of whatever the operating system refuses inside that the workspace `root` cannot be written."""
     try:
         yield
     except OSError as error:

@@ -7,11 +7,7 @@ came from. Heavy packages are imported inside the commands, so that help answers
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +15,8 @@ import typer
 from e2urec_core.errors import BadSetting, UserError
 from flows.data_commands import app as data_commands
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
+from flows.models_commands import app as models_commands
+from flows.surroundings import prepare
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
@@ -32,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_commands, name="data")
+app.add_typer(models_commands, name="models")
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
@@ -67,7 +66,7 @@ def unlearn(
         raise BadSetting(f"{len(missing)} of 3 words are missing: {' '.join(missing)}", hint="e2urec unlearn sample tiny-t5 e2urec")
     _add_scalars(seed, device, threads, processes, precision, execution)
     run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
-    place = _prepare(workspace)
+    place = prepare(workspace)
     run.dataset.fingerprint()
     run.backbone.fingerprint()
     from flows.shown import show_report
@@ -103,7 +102,7 @@ def compare(
     _add_scalars(seed, device, threads, None, precision, None)
     given = {"seeds": seeds, "budget": budget, "tuning_seed": tuning_seed, "parallel": parallel}
     plan = build_comparison({"dataset": dataset, "backbone": backbone}, methods, preset, FLAGS, given)
-    place = _prepare(workspace)
+    place = prepare(workspace)
     plan.run.dataset.fingerprint()
     plan.run.backbone.fingerprint()
     from flows.compare import compare as compare_flow
@@ -140,7 +139,7 @@ def stage(
             hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
         )
     changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
-    place = _prepare(workspace)
+    place = prepare(workspace)
     from flows.stage import rerun_stage
 
     stale = rerun_stage(name, run, changed, str(place))
@@ -199,49 +198,6 @@ def main() -> None:
 
 def _add_scalars(*values: str | None) -> None:
     FLAGS.update({name: value for name, value in zip(SCALARS, values, strict=True) if value is not None})
-
-
-def _prepare(workspace: Path | None) -> Path:
-    """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
-    from e2urec_core.store import Store
-    from flows.servers import end_orphans
-    from tasks._journal import place_of
-
-    place = place_of(workspace)
-    Store(place / "store")
-    end_orphans(place / "prefect")
-    quiet = {
-        "PREFECT_HOME": str(place / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "GX_ANALYTICS_ENABLED": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "PYTHONWARNINGS": "ignore",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
-    import logging
-    import warnings
-
-    warnings.simplefilter("ignore")
-    # Prefect sends warnings to the log; those of other packages are no news to our users.
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-    # Without this, a terminated command would leave Prefect's in-process server behind.
-    signal.signal(signal.SIGTERM, _leave)
-    return place
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:

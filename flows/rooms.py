@@ -16,7 +16,7 @@ from e2urec_core.settings import Settings
 from e2urec_core.store import Store
 from flows.runs import Run
 from tasks._journal import Journal, here, place_of
-from tasks._room import ROOM, Execution, Mode, Room, StoryEnds
+from tasks._room import CHAPTER, ROOM, Execution, Mode, Room, StoryEnds
 from tasks._tracking import Tracker
 
 
@@ -56,6 +56,8 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
     at = order.index(stage)
 
     def mode(name: str) -> Mode:
+        if CHAPTER.get():
+            return "use"
         if name == stage:
             return "force"
         return "recorded" if order.index(name) < at else "compare"

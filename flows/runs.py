@@ -18,6 +18,8 @@ from e2urec_core.datasets.base import Dataset
 from e2urec_core.errors import BadSetting
 from e2urec_core.methods.base import Method
 from e2urec_core.plugins import load, word
+from e2urec_core.release.gates import Gates
+from e2urec_core.release.rule import ReleaseRule
 from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
 
@@ -36,6 +38,8 @@ STAGES = (
     "train-retrained",
     "evaluate",
     "report",
+    "verdict",
+    "bundle",
 )
 S = TypeVar("S", bound=Settings)
 FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
@@ -68,6 +72,8 @@ class Run(Settings):
     """What the teacher cache keeps."""
     evaluate: EvaluateRule = EvaluateRule()
     """What recommenders are judged by."""
+    gates: Gates = Gates()
+    """What a recommender must prove before it may be released."""
     seed: int = Field(0, ge=0, le=2**31)
     """Seed of everything that is drawn."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -80,6 +86,8 @@ class Run(Settings):
     """Of matrix products; weights, sums and losses are in 32 bits."""
     execution: Literal["inline", "process"] = "inline"
     """Whether stages that train or score run inside the flow's process, or each in one of its own that may die alone."""
+    release: ReleaseRule = ReleaseRule()
+    """What becomes of the recommender."""
     engine: EngineRule = EngineRule()
     """How the engine runs a stage."""
 

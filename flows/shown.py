@@ -7,9 +7,9 @@ from pathlib import Path
 
 def show_report(place: Path, name: str, *, as_json: bool) -> None:
     """Print the report of a run, a column a method."""
-    from e2urec_core.data.places import ENSEMBLE
+    from e2urec_core.data.places import VERDICT
+    from e2urec_core.release.verdict import VerdictDocument
     from e2urec_core.report import ReportDocument, summary, text_table
-    from tasks._journal import Journal
 
     folder = place / "reports" / name
     text = (folder / "report.json").read_text()
@@ -17,16 +17,35 @@ def show_report(place: Path, name: str, *, as_json: bool) -> None:
         print(text, end="")
         return
     document = ReportDocument.from_json(text)
-    _print_table([list(column) for column in zip(*text_table(document), strict=True)])
+    print_table([list(column) for column in zip(*text_table(document), strict=True)])
     print(summary(document))
     print(f"report: {folder / 'report.html'}")
-    journal = Journal.open(place / "runs", name)
-    made = journal.record.stages["unlearn"].artifact()
-    ensemble = made and place / "store" / "objects" / made.kind / made.digest
-    if ensemble and (ensemble / ENSEMBLE).is_file():
-        print(f"model:  {ensemble}, an ensemble, which is not in MLflow yet")
-    else:
-        print(f"model:  runs:/{journal.record.tracking_run}/recommender in MLflow")
+    verdict = folder / VERDICT
+    if verdict.is_file():
+        print(f"verdict: {VerdictDocument.from_json(verdict.read_text()).text}")
+    _show_release(place, name)
+
+
+def _show_release(place: Path, name: str) -> None:
+    """What has become of a run's recommender."""
+    from e2urec_core.ledger import ledger_place, open_ledger
+    from e2urec_core.ledger.releases import Releases
+    from flows.releasing import model_name
+    from tasks._journal import Journal
+
+    entry = Journal.open(place / "runs", name).record.stages.get("bundle")
+    handle = entry.artifact() if entry else None
+    if handle is None:
+        return
+    releases = Releases(open_ledger(ledger_place(place)))
+    release, line = releases.find(handle.digest), releases.line()
+    if release is None:
+        return
+    print(f"model:  models:/{model_name()}/{release.registry_version} in MLflow")
+    if line.champion == release.bundle:
+        print("it is the champion")
+    elif release.passed:
+        print(f"hint: e2urec models promote {release.registry_version}")
 
 
 def show_comparison(place: Path, name: str, *, as_json: bool) -> None:
@@ -40,13 +59,28 @@ def show_comparison(place: Path, name: str, *, as_json: bool) -> None:
         print(text, end="")
         return
     document = ComparisonDocument.from_json(text)
-    _print_table(text_table(document))
+    print_table(text_table(document))
     for sentence in filter(None, (legend(document), *summary(document))):
         print(sentence)
     print(f"report: {folder / 'report.html'}")
 
 
-def _print_table(rows: list[list[str]]) -> None:
+def show_difference(place: Path, name: str, *, as_json: bool) -> None:
+    """Print what changes from one version to another."""
+    from e2urec_core.report.difference import DifferenceDocument, text_lines
+
+    folder = place / "reports" / name
+    text = (folder / "difference.json").read_text()
+    if as_json:
+        print(text, end="")
+        return
+    for line in text_lines(DifferenceDocument.from_json(text)):
+        print(line)
+    print(f"report: {folder / 'report.html'}")
+
+
+def print_table(rows: list[list[str]]) -> None:
+    """Print rows of texts as a table; the first is its head."""
     from rich.console import Console
     from rich.table import Table
 

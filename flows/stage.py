@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.releasing import judge, release
 from flows.rooms import reopen_room
 from flows.runs import STAGES, Run
 from flows.unlearn import tell
 from tasks._journal import Journal, place_of
+from tasks._room import Room
 from tasks.report import hand_out
+
+RELEASING = ("verdict", "bundle")
 
 
 @flow(name="stage", flow_run_name="{stage} of {name}", persist_result=False)
@@ -16,7 +20,22 @@ def rerun_stage(stage: str, name: str, run: Run, workspace: str = "workspace") -
     """Run `stage` of the run `name` again with the settings `run`; returns the labels of stages that are now stale."""
     journal = Journal.open(place_of(workspace) / "runs", name)
     with reopen_room(journal, run, stage, STAGES, workspace) as room:
-        report, unlearned = tell(run)
+        told = tell(run)
         if stage == "report":
-            hand_out(room, report, unlearned)
+            hand_out(room, told.report, told.candidate.model)
+        if stage in RELEASING:
+            judged = judge(run, told.prepared, told.candidate)
+            if stage == "bundle":
+                release(run, told.prepared, judged)
+        elif room.stale:
+            # Against which champion they were judged is looked at when they are run again.
+            _call_stale(room)
     return room.stale
+
+
+def _call_stale(room: Room) -> None:
+    for name in RELEASING:
+        entry = room.journal.entry(name)
+        if entry is not None and entry.handle is not None:
+            room.stale.append(name)
+            room.journal.note(name, entry.model_copy(update={"state": "stale"}))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prefect import flow
 
-from e2urec_core.artifacts import Report, Unlearned
+from e2urec_core.artifacts import Report
+from flows.releasing import Candidate, judge, release
 from flows.rooms import open_room, settled
 from flows.runs import Run
-from flows.story import forget, prepare, retrain
+from flows.story import Prepared, forget, prepare, retrain
 from tasks._room import ROOM
 from tasks.evaluate import evaluate
 from tasks.report import hand_out, write_report
@@ -18,13 +21,30 @@ def unlearn(run: Run, workspace: str = "workspace") -> str:
     """Forget users and measure it: ingest, split, forget, tokenise, train, cache, unlearn, evaluate, report. Returns the run's name."""
     run = settled(run, workspace)
     with open_room(run, (run.dataset.kind, run.backbone.kind, run.method.kind), workspace, run.execution) as room:
-        report, unlearned = tell(run)
-        hand_out(room, report, unlearned)
+        told = tell(run)
+        hand_out(room, told.report, told.candidate.model)
+        if run.release.then != "nothing":
+            release(run, told.prepared, judge(run, told.prepared, told.candidate))
         return room.journal.record.run
 
 
-def tell(run: Run) -> tuple[Report, Unlearned]:
-    """The stages in their order; each is taken from the store where it was run before."""
+@dataclass(frozen=True)
+class Told:
+    """What a run has made.
+
+    Args:
+        prepared: What unlearning started from.
+        candidate: The unlearned recommender, and what was measured of it.
+        report: The report.
+    """
+
+    prepared: Prepared
+    candidate: Candidate
+    report: Report
+
+
+def tell(run: Run) -> Told:
+    """The stages up to the report in their order; each is taken from the store where it was run before."""
     room, prepared = ROOM.get(), prepare(run)
     unlearned, augmented = forget(run, prepared)
     retrained, *others = (retrain(run, prepared, further) for further in range(run.evaluate.floor_seeds + 1))
@@ -44,4 +64,5 @@ def tell(run: Run) -> tuple[Report, Unlearned]:
         seconds,
         run.canonical(),
     )
-    return report, unlearned
+    candidate = Candidate(unlearned, run.method.row, run.method.kind, scores, (retrained, *others))
+    return Told(prepared, candidate, report)

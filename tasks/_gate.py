@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from data_contracts.contract import Contract, Violation
+    from data_contracts.expectations import Judged
 
 BYTES_AT_A_TIME = 64 * 2**20
 
@@ -34,9 +35,26 @@ def check(kind: type[Artifact], place: Path, parents: Mapping[type[Artifact], Pa
     Raises:
         ContractBroken: A table breaks its contract; names the rule, counts the rows, shows three without users.
     """
+    tables = _tables(kind, place, parents)
+    for name, broken in _judged(tables).items():
+        if broken:
+            raise _refusal(name, tables[name].contract, tables[name].num_rows, broken)
+
+
+def count_broken(stored: Mapping[type[Artifact], Path]) -> int:
+    """How many rules the tables of these artifacts break, and what holds between them.
+
+    Args:
+        stored: Folders by kind; each is checked against those of them that it was made from.
+    """
+    return sum(len(broken) for kind, place in stored.items() for broken in _judged(_tables(kind, place, stored)).values())
+
+
+def _tables(kind: type[Artifact], place: Path, parents: Mapping[type[Artifact], Path]) -> dict[str, Judged]:
+    """Every table that an artifact of this kind promises, and the numbers that relate it to its parents, each with its contract."""
     import pyarrow.parquet as pq
 
-    from data_contracts.expectations import Judged, judge
+    from data_contracts.expectations import Judged
     from e2urec_core.data.relations import relations
 
     tables = {}
@@ -46,9 +64,13 @@ def check(kind: type[Artifact], place: Path, parents: Mapping[type[Artifact], Pa
         tables[name] = Judged(contract, file.schema_arrow, _batches(file, contract, filled), file.metadata.num_rows, filled)
     for contract, table in relations(kind, place, parents):
         tables[f"{kind.kind} and what it was made from"] = Judged(contract, table.schema, [table], table.num_rows)
-    for name, broken in judge(tables).items():
-        if broken:
-            raise _refusal(name, tables[name].contract, tables[name].num_rows, broken)
+    return tables
+
+
+def _judged(tables: dict[str, Judged]) -> Mapping[str, list[Violation]]:
+    from data_contracts.expectations import judge
+
+    return judge(tables)
 
 
 def _filled(file: pq.ParquetFile) -> frozenset[str]:

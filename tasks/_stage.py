@@ -39,7 +39,7 @@ A = TypeVar("A", bound=Artifact)
 RETRIES, FIRST_DELAY_S = 2, 2
 PACKAGES = ("torch", "accelerate", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
 # What only draws and words the report does not change what other stages give.
-REPORT_STAGES = ("evaluate", "report", "compare")
+REPORT_STAGES = ("evaluate", "report", "compare", "verdict", "diff")
 # What only shows a source to people: no stage uses it.
 PAGES_OF_DATA = "data_page"
 
@@ -66,7 +66,7 @@ class Work:
 
     def open(self, handle: Artifact, *, apart_from: str = "") -> Path:
         """The folder of an earlier artifact, every byte verified; see `Store.open`."""
-        self.opened[type(handle)] = self.room.store.open(handle, apart_from=apart_from)
+        self.opened[type(handle)] = self.room.store.open(handle, apart_from=apart_from) / handle.inside
         return self.opened[type(handle)]
 
     def folders(self, **handles: Artifact | None) -> dict[str, Path | None]:

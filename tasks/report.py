@@ -1,23 +1,17 @@
-"""Writes the report, hands it to MLflow and Prefect, and logs the unlearned recommender as a model that other tools can load."""
+"""Writes the report, and hands it to MLflow and Prefect."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Original, Report, Retrained, Scores, Unlearned
-from e2urec_core.data.places import ENSEMBLE
-from tasks._progress import say
+from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Model, Original, Report, Retrained, Scores, Unlearned
 from tasks._room import Room
 from tasks._stage import Work, stage
 
 REPORT_JSON, REPORT_PAGE = "report.json", "report.html"
-MODEL_NAME = "recommender"
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "answers.json")
 
 
 @stage("report", writes=Report, aside=("run", "seconds"))
@@ -55,7 +49,7 @@ def write_report(
     return len(document.rows)
 
 
-def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
+def hand_out(room: Room, report: Report, unlearned: Model) -> Path:
     """Put the report where people look for it: the run's folder, MLflow, Prefect; returns the folder.
 
     The report of an equal run may come from the store; the copies carry this run's name.
@@ -85,47 +79,8 @@ def hand_out(room: Room, report: Report, unlearned: Unlearned) -> Path:
     folder = room.store.open(unlearned)
     if (folder / "adapter").is_dir():
         room.tracker.files(folder / "adapter", "adapter")
-    if (folder / ENSEMBLE).is_file():
-        say("an ensemble is not handed to MLflow as a model yet; it lies in the store, and `e2urec_core.recommender.load` opens it")
-    else:
-        log_model(room, folder)
     show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
     return room.reports
-
-
-def log_model(room: Room, folder: Path) -> None:
-    """Log the merged recommender as one MLflow model made from code: safetensors and JSON, no pickle."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    signature = ModelSignature(Schema([ColSpec(DataType.string, "prompt")]), Schema([ColSpec(DataType.double, "yes_probability")]))
-    with room.store.workplace() as place:
-        bundle = place / "bundle"
-        bundle.mkdir()
-        for name in MODEL_FILES:
-            shutil.copyfile(folder / name, bundle / name)
-        code = place / "served_model.py"
-        shutil.copyfile(Path(__file__).with_name("_served_model.py"), code)
-        # MLflow asks for type hints, which it would read as a signature; ours is given below. It resets filters, hence the recording.
-        with mlflow.start_run(run_id=room.tracker.run_id), warnings.catch_warnings(record=True):
-            mlflow.pyfunc.log_model(
-                name=MODEL_NAME,
-                python_model=str(code),
-                artifacts={"bundle": str(bundle)},
-                signature=signature,
-                pip_requirements=_requirements(),
-                metadata={"answers": json.loads((bundle / "answers.json").read_text())},
-            )
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    return [
-        f"{package}=={version(package).split('+')[0]}"
-        for package in ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
-    ]
 
 
 def show_in_prefect(table: list[list[str]], page: Path, run: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from e2urec_core import stages
-from e2urec_core.artifacts import Examples, Interactions, Tokens
+from e2urec_core.artifacts import Bundle, Examples, Interactions, Tokens, file_digest
 from e2urec_core.backbones.base import Backbone
-from e2urec_core.data.prompts import PromptRule
+from e2urec_core.data.places import TOKENIZER
+from e2urec_core.data.prompts import Part, PromptRule, parts_of
 from tasks._progress import say
+from tasks._room import Room
 from tasks._stage import Work, stage
 
 
@@ -19,3 +21,23 @@ def tokenise(work: Work, rows: Interactions, examples: Examples, prompt: PromptR
     if told["shortened"]:
         say(f"  {told['shortened']:,} of {made:,} prompts were too long: {told['items_left_out']:,} of the oldest items were left out")
     return made
+
+
+@stage("tokenise", writes=Tokens)
+def tokenise_as(work: Work, released: Bundle, rows: Interactions, examples: Examples) -> int:
+    """Write every prompt as a released recommender reads it: in its own wording, as token ids of its own tokenizer."""
+    return stages.tokenise_as(work.open(released), work.open(examples), work.open(rows), work.place)
+
+
+def read_by(room: Room, released: Bundle, rows: Interactions, examples: Examples, tokens: Tokens, prompt: PromptRule) -> Tokens:
+    """The prompts as a released recommender reads them: `tokens`, written by `prompt`, where it reads them just so, else its own."""
+    from e2urec_core.release.bundle import read_prompt_rule
+
+    folder = room.store.open(released) / released.inside
+    same_tokenizer = file_digest(folder / TOKENIZER) == file_digest(room.store.open(tokens) / TOKENIZER)
+    return tokens if same_tokenizer and _wording(read_prompt_rule(folder)) == _wording(prompt) else tokenise_as(released, rows, examples)
+
+
+def _wording(rule: PromptRule) -> tuple[list[Part], str, int]:
+    wording = rule.wording()
+    return parts_of(wording.text), wording.event, rule.longest_title

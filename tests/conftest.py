@@ -7,9 +7,11 @@ shared: a test that changes it must work on a copy.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -226,3 +228,38 @@ def with_shards(
         return dataclasses.replace(problem, shards=ShardsFolder(made[key]))
 
     return problem_of
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """Makes empty schemas in a PostgreSQL database and says their URLs."""
+    import ledgers
+
+    if not ledgers.postgres_is_here():
+        pytest.skip("PostgreSQL's programs or psycopg are not installed")
+    with ledgers.postgres_server() as schema:
+        yield schema
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A folder in memory, where the machine has one: for what waits for the disk often and is not about the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def places(request: pytest.FixtureRequest, quick_path: Path) -> Callable[[], Path | str]:
+    """Gives places where ledgers may lie that are not there yet, each one once, in either database."""
+    if request.param == "postgresql":
+        schema: Callable[[], str] = request.getfixturevalue("postgres")
+        return schema
+    numbers = itertools.count()
+    return lambda: quick_path / f"ledger-{next(numbers)}" / "requests.db"
+
+
+@pytest.fixture
+def place(places: Callable[[], Path | str]) -> Path | str:
+    """One such place."""
+    return places()

@@ -9,10 +9,14 @@ PARTS, ITEMS, USERS, QUARANTINE = "interactions", "items.parquet", "users.parque
 EXAMPLES, MARKS, TOKENS, TOKENIZER = "examples.parquet", "parts.parquet", "tokens.parquet", "tokenizer.json"
 ENSEMBLE = "ensemble.json"
 """What an ensemble of networks, see `ensemble.py`, has in the place of a network's own files."""
+BUNDLE, PROBE, PROMPT = "artifacts/bundle", "probe.json", "prompt.json"
+"""Of a bundle: where the released recommender lies, and beside it invented rows with its scores, and how its prompts are written."""
 NAMED = "interactions.parquet"
 """Of a request for single interactions, users and items; its `examples.parquet` holds the rows that are told anew."""
 SCORES, FACTS = "scores.parquet", "facts.json"
 """What models answered; and what a stage notes about itself, in numbers that do not depend on the clock."""
+VERDICT = "verdict.json"
+"""What every gate said."""
 
 
 def part_files(interactions: Path) -> list[Path]:

@@ -228,7 +228,8 @@ def events(items: ndarray, ratings: ndarray, catalogue: Catalogue, event: str) -
 
 def rating_texts(ratings: ndarray) -> pa.Array:
     """Ratings as people write them: 4, 3.5; one digit after the point at most."""
-    values, places = numpy.unique(numpy.nan_to_num(ratings, nan=0.0), return_inverse=True)
+    # Adding nothing takes the sign off a zero: which of both zeros stands for equal ones would hang on the other rows.
+    values, places = numpy.unique(numpy.nan_to_num(ratings, nan=0.0) + 0.0, return_inverse=True)
     return pa.array([f"{float(value):.1f}".removesuffix(".0") for value in values], pa.string()).take(pa.array(places))
 
 

@@ -37,6 +37,7 @@ PROMISED: dict[str, list[str]] = {
     "prepare": ["ratio", "seconds", "same_output", "prompts", "ratings", "real"],
     "scale": ["seconds", "by_stage", "peak_gib", "gate", "tokenising", "rows", "examples"],
     "forgotten_users": ["ratio_by_users", "seeds"],
+    "serving": ["http_ratio", "pyfunc_ratio", "adapter_ratio", "stacked_ratio", "headline_shape", "measured"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -175,3 +176,26 @@ def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: lis
     # Only what is sharded is made before the request; more users touch more shards.
     assert set(seed["before"]) == {"sisa"}
     assert all(ratio > 0 for by_count in told["ratio_by_users"].values() for ratio in by_count.values())
+
+
+@pytest.mark.slow
+def test_serving_gives_the_same_probabilities_every_way_and_a_ratio_by_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("serving", ["--quick", "--rounds", "2", "--set", "dataset.num_users=40"], capsys)
+    (one,) = told["measured"]
+    assert one["largest_difference"] <= 1e-6
+    for name in ("http_ratio", "pyfunc_ratio", "adapter_ratio", "stacked_ratio"):
+        assert set(told[name]) == {"1", "32", "256"}
+        assert min(told[name].values()) > 0
+    assert set(one["by_rows"]["32"]) == {"direct", "pyfunc", "http", "merged", "adapter", "stacked"}
+
+
+def test_ways_take_turns_and_each_round_is_timed() -> None:
+    from benchmarks.serving import in_turns
+
+    order: list[tuple[str, int]] = []
+    now = iter(range(100))
+    ways: dict[str, Any] = {name: lambda texts, name=name: order.append((name, len(texts))) for name in ("one", "two")}
+    seconds = in_turns(ways, ["a", "b", "c"], 2, 2, lambda: float(next(now)))
+    assert [name for name, _ in order] == ["one", "two", "two", "one", "one", "two"]
+    assert {size for _, size in order} == {2}
+    assert seconds == {"one": [1.0, 1.0], "two": [1.0, 1.0]}

@@ -15,6 +15,7 @@ from e2urec_core import stages
 from e2urec_core.backbones.tiny_bart import TinyBart
 from e2urec_core.errors import BadSetting
 from e2urec_core.methods.e2urec import E2URec
+from e2urec_core.release.gates import ContractGates, Gates, Handed
 from e2urec_core.settings import Augment, CacheRule, EngineRule, Lora, Seat, Sharding, Training
 from e2urec_core.stage_file import StageFile, StageName
 
@@ -26,6 +27,8 @@ RULES: dict[str, Any] = {
     "sharding": Sharding(num_slices=2, lora=Lora(rank=3)),
     "method": E2URec(suppression=3, training=Training(num_epochs=1)),
     "rule": CacheRule(support="top", top=7, retained_per_forgotten=1.5),
+    "gates": Gates(contracts=ContractGates(broken_rules=2)),
+    "handed": Handed(candidate="a" * 64, damaged=0),
 }
 
 
@@ -45,6 +48,8 @@ def arguments(stage: str, root: Path) -> dict[str, Any]:
             given[name] = [folder(root, "first"), folder(root, "second")]
         elif name == "models":
             given[name] = [(model, folder(root, model)) for model in ("original", "retrain", "e2urec", "retrain_1")]
+        elif name == "scored":
+            given[name] = [(role, folder(root, f"{role} scores"), "model") for role in ("candidate", "champion")]
         elif name == "subject":
             given[name] = "e2urec"
         elif name not in ("bench", "place"):

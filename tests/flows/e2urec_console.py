@@ -42,6 +42,8 @@ STAGES = (
     "train-retrained",
     "evaluate",
     "report",
+    "verdict",
+    "bundle",
 )
 COMMAND = Path(sys.executable).with_name("e2urec")
 HEAVY = ("prefect", "torch", "mlflow", "polars", "transformers", "great_expectations", "pandas")

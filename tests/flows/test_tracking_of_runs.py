@@ -119,7 +119,7 @@ def test_the_logged_model_gives_the_recommenders_own_probabilities(client: Mlflo
     texts = [text for _, told in rendered(*folders, PromptRule()) for text in told.to_pylist()][:90]
     assert len({len(text) for text in texts}) > 10
     model = mlflow.pyfunc.load_model(f"runs:/{journal['tracking_run']}/recommender")
-    assert model.metadata.get_input_schema().input_names() == ["prompt"]
+    assert "prompt" in model.metadata.get_input_schema().input_names()
     recommender = load(stored(story, journal, "unlearn"))
     own = recommender.score(recommender.prompts(numpy.arange(90), numpy.zeros(90, dtype=numpy.int8), texts))
     served = model.predict(pd.DataFrame({"prompt": texts}))
@@ -139,7 +139,7 @@ def test_the_logged_model_is_safetensors_and_json_made_from_code_and_loads_where
     assert bundle == {"config.json", "model.safetensors", "tokenizer.json", "answers.json"}
     assert "loader_module: mlflow.pyfunc.loaders.code_model\n" in (here / "MLmodel").read_text()
     prompt = pd.DataFrame({"prompt": ["Watched so far, oldest first: none."]})
-    (probability,) = mlflow.pyfunc.load_model(str(here)).predict(prompt)
+    (probability,) = mlflow.pyfunc.load_model(str(here)).predict(prompt)["yes_probability"]
     assert 0 < probability < 1
 
 
@@ -151,5 +151,5 @@ def test_a_prompt_longer_than_the_network_reads_is_cut_at_its_oldest_end(
 
     model = mlflow.pyfunc.load_model(f"runs:/{journal['tracking_run']}/recommender")
     tail = " Crimson Orbit (5*)" * 400
-    long, longer = model.predict(pd.DataFrame({"prompt": ["Pirate" * 100 + tail, "Ghost" * 3000 + tail]}))
+    long, longer = model.predict(pd.DataFrame({"prompt": ["Pirate" * 100 + tail, "Ghost" * 3000 + tail]}))["yes_probability"]
     assert long == pytest.approx(longer, abs=1e-6)

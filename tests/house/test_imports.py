@@ -21,9 +21,23 @@ BELOW = {
 }
 # Which files may import an engine, and nobody else.
 ENGINES = {
-    "prefect": ["tasks/_stage.py", "tasks/report.py", "flows/unlearn.py", "flows/compare.py", "flows/stage.py", "flows/rooms.py"],
-    "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/report.py", "tasks/_served_model.py"],
+    "prefect": [
+        "tasks/_stage.py",
+        "tasks/report.py",
+        "tasks/release.py",
+        "flows/unlearn.py",
+        "flows/compare.py",
+        "flows/stage.py",
+        "flows/rooms.py",
+        "flows/diff.py",
+    ],
+    "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/_servable.py", "tasks/_served_model.py"],
     "great_expectations": ["data_contracts/expectations.py"],
+    "sqlalchemy": [
+        *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
+        "e2urec_core/ledger/migrations/version_0001.py",
+    ],
+    "alembic": ["e2urec_core/ledger/migrating.py", "e2urec_core/ledger/migrations/version_0001.py"],
 }
 # What the command may import before it knows what to do: help answers within half a second.
 SLOW = (
@@ -38,13 +52,17 @@ SLOW = (
     "mlflow",
     "prefect",
     "great_expectations",
+    "sqlalchemy",
+    "alembic",
 )
 QUICK = [
-    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "runs", "presets", "knobs", "shown")),
+    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
 QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
+# The commands that ask the ledger import it at their top, and open it where they need it.
+QUICK += ["e2urec_core/ledger/__init__.py", "e2urec_core/ledger/records.py", "e2urec_core/pseudonyms.py", "e2urec_core/failpoints.py"]
 # Where the core handles tables of users; what trains and scores runs without Polars.
 TABLES = (
     "data/deletions.py",

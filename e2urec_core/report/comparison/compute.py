@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from e2urec_core.evaluation import ORIGINAL, RETRAIN, Scored, measure
-from e2urec_core.report.comparison.resampling import DISTANCES, Draws, draw_users, measure_draws
+from e2urec_core.report.comparison.resampling import DISTANCES, Draws, draw_users, measure_draws, middle_of
 from e2urec_core.report.comparison.schema import Difference, Estimate, Floor, Power, Verdict
 
 GAPS = ("forget_gap", "attack_gap")
@@ -18,7 +18,6 @@ HIGHER = ("auc", "accuracy")
 JUDGED = ("auc", "accuracy", "log_loss", *GAPS, *DISTANCES)
 """Measures of which one method can be better than another."""
 SIGNIFICANT = 0.05
-MIDDLE = 95.0
 # Apart, so that a seed that is drawn twice comes with other users.
 STRIDE = 7919
 
@@ -60,7 +59,7 @@ class Comparison:
         return self._estimated[model]
 
     def _estimate(self, model: str, name: str, values: list[float]) -> Estimate:
-        low, high = _middle(self._draws(model)[name])
+        low, high = middle_of(self._draws(model)[name])
         return estimate(values).model_copy(update={"low": low, "high": high})
 
     def _of(self, at: int, model: str) -> dict[str, float]:
@@ -101,7 +100,7 @@ class Comparison:
             p_values = {method: _two_sided(moved) for method, moved in raw.items()}
             adjusted = false_discovery_control(list(p_values.values())) if p_values else []
             for method, corrected in zip(found, adjusted, strict=True):
-                mean, (low, high) = found[method].mean - own[name].mean, _middle(raw[method])
+                mean, (low, high) = found[method].mean - own[name].mean, middle_of(raw[method])
                 if low is None or high is None:
                     continue
                 verdict = self._verdict(name, found[method].mean, own[name].mean, float(corrected))
@@ -175,15 +174,6 @@ def estimate(values: Iterable[float]) -> Estimate:
     told = [float(value) for value in values]
     error = float(numpy.std(told, ddof=1) / numpy.sqrt(len(told))) if len(told) > 1 else None
     return Estimate(mean=float(numpy.mean(told)), error=error, values=told)
-
-
-def _middle(draws: numpy.ndarray) -> tuple[float | None, float | None]:
-    """The interval that holds the middle of the draws; none where hardly a draw was defined."""
-    defined = draws[numpy.isfinite(draws)]
-    if len(defined) < len(draws) / 2:
-        return None, None
-    low, high = numpy.percentile(defined, [(100 - MIDDLE) / 2, (100 + MIDDLE) / 2])
-    return float(low), float(high)
 
 
 def _two_sided(moved: numpy.ndarray) -> float:

@@ -20,6 +20,8 @@ from e2urec_core.metrics.utility import row_losses
 DISTANCES = ("jsd", "half_jeffreys", "l2", "residual")
 """Measures against the paired Retrain: smaller is nearer."""
 Draws = Mapping[str, numpy.ndarray]
+MIDDLE = 95.0
+"""Share of the draws, in per cent, that an interval holds."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ def _aucs(groups: Mapping[str, Scored], model: str, weights: Weights) -> dict[st
 def _means(values: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
     means: numpy.ndarray = (weights @ values) / weights.sum(axis=1)
     return means
+
+
+def middle_of(draws: numpy.ndarray) -> tuple[float | None, float | None]:
+    """The interval that holds the middle `MIDDLE` per cent of the draws, (draw,); none where hardly a draw was defined.
+
+    >>> middle_of(numpy.arange(41.0))
+    (1.0, 39.0)
+    """
+    defined = draws[numpy.isfinite(draws)]
+    if len(defined) < len(draws) / 2:
+        return None, None
+    low, high = numpy.percentile(defined, [(100 - MIDDLE) / 2, (100 + MIDDLE) / 2])
+    return float(low), float(high)
 
 
 def weighted_auc(labels: numpy.ndarray, scores: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:

@@ -1,0 +1,89 @@
+"""The ledger's tables as statements name them; the migrations beside this file create them, and a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
+
+# The last file of `migrations/`.
+NEWEST = "0001"
+# Not Alembic's own name: a database may hold other programs' tables.
+VERSION_TABLE = "ledger_version"
+# What the first event follows.
+GENESIS = "0" * 64
+# The registered model whose champions the line tells.
+MODEL = "e2urec"
+
+tables = MetaData()
+
+events = Table(
+    "events",
+    tables,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+)
+
+heads = Table(
+    "heads",
+    tables,
+    Column("name", String(64), primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+fingerprints = Table(
+    "fingerprints",
+    tables,
+    Column("name", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+)
+
+releases = Table(
+    "releases",
+    tables,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("bundle", String(64), nullable=False, unique=True),
+    Column("model", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("run", String(128), nullable=False),
+    Column("base", String(64), ForeignKey("releases.bundle")),
+    Column("verdict", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("judged_against", String(64), nullable=False),
+    Column("registry_version", Integer, unique=True),
+    Column("made_at", String(32), nullable=False),
+    Column("registered_at", String(32)),
+)
+
+forgotten = Table(
+    "forgotten",
+    tables,
+    Column("release", String(64), ForeignKey("releases.bundle"), primary_key=True),
+    Column("subject", String(20), primary_key=True),
+    Column("request", String(64), nullable=False),
+)
+
+line = Table(
+    "line",
+    tables,
+    Column("name", String(64), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("champion", String(64), ForeignKey("releases.bundle")),
+    Column("previous", String(64), ForeignKey("releases.bundle")),
+)
+
+promotions = Table(
+    "promotions",
+    tables,
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("release", String(64), ForeignKey("releases.bundle"), nullable=False),
+    Column("from_release", String(64), ForeignKey("releases.bundle")),
+    Column("kind", String(16), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("run", String(128), nullable=False),
+)

@@ -1,0 +1,56 @@
+"""What a command sets up before anything heavy is imported: the workspace, the environment of other packages, the end by a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+
+def prepare(workspace: Path | None) -> Path:
+    """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
+    from e2urec_core.store import Store
+    from flows.servers import end_orphans
+    from tasks._journal import place_of
+
+    place = place_of(workspace)
+    Store(place / "store")
+    end_orphans(place / "prefect")
+    quiet = {
+        "PREFECT_HOME": str(place / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        # Calls are repeated by ours, so that one that makes something is looked for before it is made again.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        "GX_ANALYTICS_ENABLED": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    # Prefect sends warnings to the log; those of other packages are no news to our users.
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    # Without this, a terminated command would leave Prefect's in-process server behind.
+    signal.signal(signal.SIGTERM, _leave)
+    return place
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
