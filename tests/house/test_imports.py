@@ -56,7 +56,8 @@ SLOW = (
     "alembic",
 )
 QUICK = [
-    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs", "shown", "surroundings")),
+    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs")),
+    *(f"flows/{name}.py" for name in ("shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
