@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint smoke bench gpu-bench clean
+.PHONY: demo test test-long lint smoke bench gpu-bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
@@ -16,6 +16,10 @@ demo: .venv/ready
 
 test: .venv/ready lint
 	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile
+
+# Whole stories and benchmarks whose parts `make test` has tested already.
+test-long: .venv/ready
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile -m long
 
 lint: .venv/ready
 	.venv/bin/ruff check .

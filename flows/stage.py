@@ -9,10 +9,7 @@ from flows.rooms import reopen_room
 from flows.runs import STAGES, Run
 from flows.unlearn import tell
 from tasks._journal import Journal, place_of
-from tasks._room import Room
 from tasks.report import hand_out
-
-RELEASING = ("verdict", "bundle")
 
 
 @flow(name="stage", flow_run_name="{stage} of {name}", persist_result=False)
@@ -23,19 +20,8 @@ def rerun_stage(stage: str, name: str, run: Run, workspace: str = "workspace") -
         told = tell(run)
         if stage == "report":
             hand_out(room, told.report, told.candidate.model)
-        if stage in RELEASING:
+        if room.journal.entry("verdict") is not None or stage == "verdict":
             judged = judge(run, told.prepared, told.candidate)
             if stage == "bundle":
                 release(run, told.prepared, judged)
-        elif room.stale:
-            # Against which champion they were judged is looked at when they are run again.
-            _call_stale(room)
     return room.stale
-
-
-def _call_stale(room: Room) -> None:
-    for name in RELEASING:
-        entry = room.journal.entry(name)
-        if entry is not None and entry.handle is not None:
-            room.stale.append(name)
-            room.journal.note(name, entry.model_copy(update={"state": "stale"}))

@@ -30,7 +30,7 @@ class Registry:
 
     def __init__(self, tracker: Tracker, name: str) -> None:
         """Versions of the model `name` at the tracker's server."""
-        self.name, self._tracker = name, tracker
+        self.name, self.tracker = name, tracker
 
     def register(self, bundle: Bundle, folder: Path, description: str, tags: Mapping[str, str]) -> int:
         """Upload a bundle below the tracker's run and make a version of it; returns the version's number.
@@ -45,8 +45,8 @@ class Registry:
         """
         known = self._versions_of(bundle)
         if not known:
-            self._tracker.settle()
-            self._ask(lambda client: client.log_artifacts(self._tracker.run_id, str(folder), _place_of(bundle)))
+            self.tracker.settle()
+            self._ask(lambda client: client.log_artifacts(self.tracker.run_id, str(folder), _place_of(bundle)))
             self._ask(lambda client: self._make(client, bundle, description, tags))
             known = self._versions_of(bundle)
         # Of a call that was repeated after its answer was lost, the first version stays.
@@ -67,7 +67,7 @@ class Registry:
         target.mkdir()
         try:
             uri = self._ask(lambda client: client.get_model_version_download_uri(self.name, str(version)))
-            found = self._ask(lambda client: download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self._tracker.address))
+            found = self._ask(lambda client: download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=self.tracker.address))
         except TrackingRefused as error:
             raise BadRelease(
                 f"the registry does not hand out version {version} of `{self.name}`",
@@ -108,7 +108,7 @@ class Registry:
 
     def _make(self, client: Any, bundle: Bundle, description: str, tags: Mapping[str, str]) -> None:
         self._model(client)
-        run_id = self._tracker.run_id
+        run_id = self.tracker.run_id
         source = f"{client.get_run(run_id).info.artifact_uri}/{_place_of(bundle)}"
         client.create_model_version(
             self.name, source=source, run_id=run_id, tags={BUNDLE_TAG: bundle.digest, **tags}, description=description
@@ -131,7 +131,7 @@ class Registry:
         return client.get_registered_model(self.name)
 
     def _ask(self, call: Any) -> Any:
-        return self._tracker.patiently(call)
+        return self.tracker.patiently(call)
 
 
 def _place_of(bundle: Bundle) -> str:

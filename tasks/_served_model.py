@@ -35,8 +35,7 @@ class Recommender(PythonModel):
         networks = _module_of(context.artifacts["networks"])
         self.scorer = networks.open_scorer(folder)
         self.tokenizer = Tokenizer.from_file(str(networks.first_part(folder) / "tokenizer.json"))
-        told = folder / "prompt.json"
-        self.writer = Writer(json.loads(told.read_text()), self.tokenizer) if told.is_file() else None
+        self.writer = Writer(json.loads((folder / "prompt.json").read_text()), self.tokenizer)
 
     def predict(self, context, model_input, params=None):
         top = (params or {}).get("top", 0)
@@ -47,7 +46,6 @@ class Recommender(PythonModel):
             prompts = [_text(row["prompt"], f"`prompt` of row {number}", math.inf) for number, row in enumerate(rows)]
             scores = self.scores([made.ids for made in self.tokenizer.encode_batch_fast(prompts)], range(len(rows)))
             return pd.DataFrame({"yes_probability": scores}, index=model_input.index)
-        _hold(self.writer is not None, "this model holds no `prompt.json`, so it takes ready prompts alone")
         asked = [(number, *one) for number, row in enumerate(rows) for one in self.writer.told(number, row, form)]
         owners = [number for number, *_ in asked]
         scores = self.scores(self.writer.encoded([one for _, *one in asked], owners), owners)

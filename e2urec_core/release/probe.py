@@ -6,6 +6,7 @@ person really has.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from e2urec_core.artifacts import canonical_json
 from e2urec_core.data.examples import Events, order_by_user, read_events
 from e2urec_core.data.places import PROBE
 from e2urec_core.data.prompts import Catalogue, PromptRule, texts
-from e2urec_core.errors import BadInput, Diverged
+from e2urec_core.errors import Diverged
 from e2urec_core.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ ROWS, PEOPLE = 64, 5
 DRAWN = 4 * ROWS
 EMPTY_SHARE = 8
 """One row in so many has no history."""
+MADE_UP = 32
+"""Titles of nothing, which are shown where no item was rated by enough people."""
 
 
 class _Shared(Catalogue):
@@ -49,8 +52,8 @@ class _Shared(Catalogue):
 
 
 @dataclass(frozen=True)
-class _Common:
-    """What `PEOPLE` have in common: places of items and of profiles, and ratings."""
+class Common:
+    """What `PEOPLE` have in common: places of items, ratings, and places of profiles, -1 for none."""
 
     items: ndarray
     ratings: ndarray
@@ -69,14 +72,18 @@ def write_probe(interactions: Path, prompt: PromptRule, history: HistoryRule, mo
         place: Where the file goes.
 
     Raises:
-        BadInput: No item was rated by `PEOPLE`, or a prompt is too long without any history.
+        BadInput: A prompt is too long without any history.
         Diverged: A score is no finite number.
     """
     from e2urec_core.data.encoding import PromptEncoder
     from e2urec_core.recommender import load
 
     catalogue, events = _Shared(interactions, prompt), read_events(interactions)
-    table = invented(events, catalogue.shared_profiles(), history.length, bench.seed)
+    common = what_is_common(events, catalogue.shared_profiles())
+    if not len(common.items):
+        catalogue.titles = pa.array([f"Title {number}" for number in range(MADE_UP)])
+        common = dataclasses.replace(common, items=numpy.arange(MADE_UP))
+    table = invented(events, common, history.length, bench.seed)
     recommender = load(model, bench.device)
     batch = table.combine_chunks().to_batches()[0]
     _, left_out = PromptEncoder(recommender.tokenizer, catalogue, prompt).encode(batch)
@@ -122,19 +129,16 @@ def check_probe(folder: Path, device: torch.device | str = "cpu") -> float:
     return float(differences.max()) if len(rows) and numpy.isfinite(differences).all() else math.inf
 
 
-def invented(events: Events, profiles: ndarray, length: int, seed: int) -> pa.Table:
+def invented(events: Events, common: Common, length: int, seed: int) -> pa.Table:
     """Rows as `prompts.texts` reads them; a row's user is the place of its profile, or -1.
 
     Args:
-        events: Of which what `PEOPLE` have in common is shown, and that no history is somebody's is made sure of.
-        profiles: Places of the profiles that may be shown.
+        events: No history is made that is somebody's among them.
+        common: What may be shown.
         length: Items of a history.
         seed: Decides what is drawn.
-
-    Raises:
-        BadInput: No item was rated by `PEOPLE`.
     """
-    common, random = _common(events, profiles), numpy_generator(seed, "probe")
+    random = numpy_generator(seed, "probe")
     drawn = [random.choice(common.items, min(length, len(common.items)), replace=False) for _ in range(DRAWN)]
     ordered = order_by_user(events).by_user
     sequence, owners = events.items[ordered].astype(numpy.int64), events.users[ordered]
@@ -152,17 +156,13 @@ def invented(events: Events, profiles: ndarray, length: int, seed: int) -> pa.Ta
     )
 
 
-def _common(events: Events, profiles: ndarray) -> _Common:
+def what_is_common(events: Events, profiles: ndarray) -> Common:
+    """What `PEOPLE` have in common, of the events and of the `profiles` at these places, which they share."""
     users = events.users.astype(numpy.int64)
     items = _shared(events.items.astype(numpy.int64), users, len(events.user_ids))
-    if not len(items):
-        raise BadInput(
-            f"none of {len(events.item_ids):,} items was rated by {PEOPLE} people, so no probe can be drawn that shows nobody",
-            hint="release from a catalogue with some items that several people rated",
-        )
     values, codes = numpy.unique(events.ratings, return_inverse=True, equal_nan=True)
     ratings = values[_shared(codes.astype(numpy.int64), users, len(events.user_ids))]
-    return _Common(items, ratings if len(ratings) else numpy.array([numpy.nan], numpy.float32), numpy.append(profiles, -1))
+    return Common(items, ratings if len(ratings) else numpy.array([numpy.nan], numpy.float32), numpy.append(profiles, -1))
 
 
 def _shared(things: ndarray, users: ndarray, num_users: int) -> ndarray:

@@ -57,7 +57,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--workspace", str(tmp_path_factory.mktemp("inputs"))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unlearning_gives_both_ratios(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("unlearning", [*SMALL, *inputs, "--passes", "1", "--pairs", "1", "--level", "1.5"], capsys)
     assert told["per_row_ratio"] > 0
@@ -78,7 +78,7 @@ def test_unlearning_gives_both_ratios(inputs: list[str], capsys: pytest.CaptureF
     assert told["same_quality_ratio"] == seed["ratios"]["variants"]["all"]["ratio"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tuning_tries_every_setting_of_every_side_and_chooses_one(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*SMALL, *inputs, "--tune", "--seeds", "10", "--passes", "1", "--level", "1.5"]
     assert importlib.import_module("benchmarks.unlearning").main(arguments) == 0
@@ -89,7 +89,7 @@ def test_tuning_tries_every_setting_of_every_side_and_chooses_one(inputs: list[s
         assert told["chosen"][side] in tried
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_in_counts_every_stage_and_says_whether_quality_was_equal(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("all_in", [*SMALL, *inputs], capsys)
     (seed,) = told["datasets"]["sample"]["seeds"]
@@ -101,7 +101,7 @@ def test_all_in_counts_every_stage_and_says_whether_quality_was_equal(inputs: li
     assert told["equal_quality"] in (True, False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_utilisation_is_a_share_of_the_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--shape", "tiny", "--precision", "fp32", "--steps", "3", "--batch-size", "8", "--ceiling-seconds", "0.2"]
     told = result_of("utilisation", [*small, "--set", "dataset.num_users=40"], capsys)
@@ -112,14 +112,14 @@ def test_utilisation_is_a_share_of_the_ceiling(capsys: pytest.CaptureFixture[str
     assert one["unlearning_variants"]["flops_per_step"] < one["unlearning_method"]["flops_per_step"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cache_memory_compares_two_processes(capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("cache_memory", ["--rows", "100", "200"], capsys)
     few, many = told["peak_bytes"]["cache_original"]
     assert told["cache_original_ratio"] == pytest.approx(many / few, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_ends_in_the_same_bits(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("kill_loss", [*SMALL, "--set", "training.num_epochs=6", *inputs, "--every", "0.3"], capsys)
     assert told["same_bits"]
@@ -152,7 +152,7 @@ def test_prepare_refuses_to_quote_a_ratio_of_unlike_prompts(monkeypatch: pytest.
         prepare.main(["--rows", "4000", "--pairs", "1"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scale_counts_every_row_and_measures_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("scale", ["--rows", "60000", "--pairs", "1"], capsys)
     # Two rows of one user, item and second are one.
@@ -163,7 +163,7 @@ def test_scale_counts_every_row_and_measures_the_gate(capsys: pytest.CaptureFixt
     assert set(told["tokenising"]["tokens_per_second"]) == {"pieces", "whole_one_thread", "whole_all_threads"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of(
         "forgotten_users", [*SMALL, "--set", "training.batch_size=8", *inputs, "--methods", "undial", "e2urec", "sisa"], capsys
@@ -178,7 +178,7 @@ def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: lis
     assert all(ratio > 0 for by_count in told["ratio_by_users"].values() for ratio in by_count.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_serving_gives_the_same_probabilities_every_way_and_a_ratio_by_rows(capsys: pytest.CaptureFixture[str]) -> None:
     told = result_of("serving", ["--quick", "--rounds", "2", "--set", "dataset.num_users=40"], capsys)
     (one,) = told["measured"]

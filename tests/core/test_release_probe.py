@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from e2urec_core.data.examples import HistoryRule, read_events
+from e2urec_core.data.examples import Events, HistoryRule, read_events
 from e2urec_core.data.places import PROBE
 from e2urec_core.data.prompts import PromptRule
 from e2urec_core.engine import Bench
-from e2urec_core.errors import BadInput, Diverged
+from e2urec_core.errors import Diverged
 from e2urec_core.recommender import Recommender
-from e2urec_core.release.probe import PEOPLE, ROWS, check_probe, invented, write_probe
+from e2urec_core.release.probe import PEOPLE, ROWS, check_probe, invented, what_is_common, write_probe
 from tests.released import own_scores
 from tests.told import stored
 
 Build = Callable[..., Recommender]
 HISTORY = HistoryRule(length=4)
+
+
+def drawn(events: Events, length: int) -> pa.Table:
+    """Invented rows without profiles."""
+    return invented(events, what_is_common(events, numpy.empty(0, numpy.int64)), length, seed=0)
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ def test_no_history_is_a_stretch_of_somebodys(length: int, tmp_path: Path) -> No
     orders = ["abc", "acb", "bac", "bca", "cab", "cba"]
     ratings = [(f"u{number}", film, 4.0, 10 * at) for number, order in enumerate(orders) for at, film in enumerate(order + "d")]
     interactions = stored(tmp_path, ratings)
-    table = invented(read_events(interactions), numpy.empty(0, numpy.int64), length, seed=0)
+    table = drawn(read_events(interactions), length)
     real = {tuple(each[start : start + length]) for each in sequences(interactions) for start in range(len(each) - length + 1)}
     shown = {tuple(row) for row in table["history"].to_pylist()} - {()}
     assert not shown & real
@@ -145,21 +151,26 @@ def test_what_one_person_did_often_is_not_what_several_have_in_common(tmp_path: 
     often = [("v", "often", 2.5, at) for at in range(9)]
     interactions = stored(tmp_path, [*often, *((f"u{number}", film, 4.0, at) for number in range(5) for at, film in enumerate("abc"))])
     events = read_events(interactions)
-    table = invented(events, numpy.empty(0, numpy.int64), 2, seed=0)
+    table = drawn(events, 2)
     shown = {*table["item"].to_pylist(), *table["history"].combine_chunks().flatten().to_pylist()}
     assert {events.item_ids[item].as_py() for item in shown} == {"a", "b", "c"}
     assert set(table["history_ratings"].combine_chunks().flatten().to_pylist()) == {4.0}
 
 
-def test_a_catalogue_in_which_nothing_is_shared_is_refused(tmp_path: Path) -> None:
-    interactions = stored(tmp_path, [("u", "a", 4.0, 1), ("v", "b", 4.0, 2)])
-    with pytest.raises(BadInput, match="none of 2 items was rated by 5 people"):
-        invented(read_events(interactions), numpy.empty(0, numpy.int64), 2, seed=0)
+def test_where_nothing_is_shared_the_titles_are_made_up(build_tiny: Build, tmp_path: Path) -> None:
+    (tmp_path / "interactions").mkdir()
+    interactions = stored(tmp_path / "interactions", [("u", "Alpha", 4.0, 1), ("v", "Beta", 4.0, 2)])
+    build_tiny("tiny_t5").save(tmp_path)
+    assert write_probe(interactions, PromptRule(), HISTORY, tmp_path, Bench(seed=3), tmp_path) == ROWS
+    titles = {title["title"] for row in rows_of(tmp_path) for title in row["history"]} | {row["candidate"] for row in rows_of(tmp_path)}
+    assert len(titles) > 20
+    assert all(title.startswith("Title ") for title in titles)
+    assert check_probe(tmp_path) == 0.0
 
 
 def test_where_ratings_are_missing_or_rare_none_is_shown(tmp_path: Path) -> None:
     ratings = [(f"u{number}", film, 1.0 + number / 10, number) for number in range(6) for film in "ab"]
-    table = invented(read_events(stored(tmp_path, ratings)), numpy.empty(0, numpy.int64), 2, seed=0)
+    table = drawn(read_events(stored(tmp_path, ratings)), 2)
     shown = table["history_ratings"].combine_chunks().flatten().to_numpy()
     assert len(shown)
     assert numpy.isnan(shown).all()

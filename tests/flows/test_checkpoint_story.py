@@ -55,7 +55,7 @@ def test_a_network_without_an_encoder_goes_all_the_way_and_is_served(
 
     mlflow.set_tracking_uri(f"sqlite:///{console.workspace / 'mlflow.db'}")
     texts = training_prompts[:70]
-    model = mlflow.pyfunc.load_model(f"runs:/{first['tracking_run']}/recommender")
+    model = mlflow.pyfunc.load_model(f"runs:/{first['tracking_run']}/recommender/{digests(first)['bundle'][:12]}")
     served = numpy.asarray(model.predict(pd.DataFrame({"prompt": texts})), dtype=float).ravel()
     own = recommender.score(recommender.prompts(numpy.arange(70), numpy.zeros(70, dtype=numpy.int8), texts))
     assert len({len(row) for row in texts}) > 10
@@ -76,7 +76,7 @@ def test_a_network_without_an_encoder_goes_all_the_way_and_is_served(
     assert digests(third)["train-original"] != digests(first)["train-original"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_published_encoder_decoder_goes_all_the_way_with_its_encoder_states_cached(
     console: Console, small_checkpoint: Callable[..., Path]
 ) -> None:

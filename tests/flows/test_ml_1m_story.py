@@ -156,7 +156,7 @@ def test_the_logged_bart_gives_the_recommenders_own_probabilities_whatever_the_p
     before = mlflow.get_tracking_uri()
     try:
         mlflow.set_tracking_uri(f"sqlite:///{workspace / 'mlflow.db'}")
-        model = mlflow.pyfunc.load_model(f"runs:/{run['tracking_run']}/recommender")
+        model = mlflow.pyfunc.load_model(f"runs:/{run['tracking_run']}/recommender/{run['stages']['bundle']['handle']['digest'][:12]}")
     finally:
         mlflow.set_tracking_uri(before)
     served = numpy.asarray(model.predict(pd.DataFrame({"prompt": texts})), dtype=float).ravel()

@@ -44,7 +44,7 @@ def test_each_stage_may_be_retried_twice(story: Story) -> None:
 
 def test_a_table_and_a_link_are_shown(story: Story) -> None:
     shown = {key.split("-")[0]: (kind, str(data)) for key, kind, data in rows(story.workspace, "select key, type, data from artifact")}
-    assert set(shown) == {"results", "report"}
+    assert set(shown) == {"results", "report", "verdict"}
     assert shown["results"][0] == "table"
     for method in ("Original", "Retrain", "E2URec"):
         assert method in shown["results"][1]
@@ -59,7 +59,7 @@ def test_stages_from_the_store_end_in_a_state_named_cached(console: Console) -> 
     before = flow_runs(console.workspace)
     assert console.unlearn("--method.suppression", "30").code == 0
     (flow_run,) = set(flow_runs(console.workspace)) - set(before)
-    again = {"unlearn", "evaluate", "report"}
+    again = {"unlearn", "evaluate", "report", "verdict", "bundle"}
     assert task_runs(console.workspace, flow_run) == [(stage, "Completed" if stage in again else "Cached") for stage in STAGES]
 
 

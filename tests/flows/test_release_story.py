@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,10 +201,16 @@ def test_bad_words_get_one_sentence(shop: Shop, words: tuple[str, ...], said: st
 def test_no_user_is_named_in_the_ledger_or_the_registry(shop: Shop, second: int) -> None:
     users = trained_users(shop.console.workspace, shop.run_of(1))
     place = shop.console.workspace
-    told = (place / "requests.db").read_bytes() + (place / "mlflow.db").read_bytes()
-    told += b"".join(path.read_bytes() for path in shop.source(second).rglob("*") if path.is_file())
-    assert [user for user in users if user.encode() in told and not user.isdigit()] == []
-    assert users
+    files = [path for path in shop.source(second).rglob("*") if path.suffix in (".json", ".md", ".yaml", ".txt") or path.name == "MLmodel"]
+    told = [path.read_text() for path in files]
+    for name in ("requests.db", "mlflow.db"):
+        with sqlite3.connect(place / name) as database:
+            told += database.iterdump()
+    assert len(files) > 5
+    assert len(told) > 100
+    # The sample's users are u1, u2, ...
+    assert [text for text in told if re.search(r"\bu[0-9]+\b", text)] == []
+    assert all(re.fullmatch("u[0-9]+", user) for user in users)
 
 
 def test_a_workspace_without_releases_says_so(tmp_path: Path, console: Console) -> None:

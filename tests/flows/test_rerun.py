@@ -13,6 +13,7 @@ from e2urec_console import STAGES, Console, Story, copied, digests, rerun, state
 from flows.runs import STAGES as EVERY_STAGE
 
 pytestmark = pytest.mark.slow
+JUDGED = ("verdict", "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def test_a_rerun_stage_names_the_stages_that_are_now_stale(story: Story, console
     answer = console("stage", "unlearn", "--run", story.run, "--method.suppression", "3", "--json")
     assert answer.code == 0
     told = answer.json()
-    assert (told["run"], told["stage"], told["stale"]) == (story.run, "unlearn", ["evaluate", "report"])
+    assert (told["run"], told["stage"], told["stale"]) == (story.run, "unlearn", ["evaluate", "report", *JUDGED])
     after = console.run(story.run)
     assert told["stages"] == after["stages"]
-    assert states(after) == {**dict.fromkeys(STAGES, "completed"), "evaluate": "stale", "report": "stale"}
+    assert states(after) == {**dict.fromkeys(STAGES, "completed"), **dict.fromkeys(["evaluate", "report", *JUDGED], "stale")}
     assert after["state"] == "stale"
     assert after["settings"]["method"]["suppression"] == 3.0
     changed = {stage for stage in STAGES if digests(after)[stage] != digests(before)[stage]}
@@ -44,10 +45,12 @@ def test_a_rerun_stage_names_the_stages_that_are_now_stale(story: Story, console
 
 def test_rerunning_the_stale_stages_in_order_clears_them(story: Story, console: Console) -> None:
     answer = console("stage", "evaluate", "--run", story.run)
-    assert answer.stdout.splitlines() == ["now stale: report", f"hint: e2urec stage report --run {story.run}"]
+    assert answer.stdout.splitlines() == ["now stale: report, verdict, bundle", f"hint: e2urec stage report --run {story.run}"]
     assert states(console.run(story.run))["evaluate"] == "completed"
-    answer = console("stage", "report", "--run", story.run)
-    assert answer.stdout == "no other stage is stale\n"
+    for stage, stale in (("report", "now stale: verdict, bundle"), ("verdict", "now stale: bundle"), ("bundle", "no other stage is stale")):
+        answer = console("stage", stage, "--run", story.run)
+        assert answer.stdout.splitlines()[0] == stale
+    assert "version 1 of e2urec" in answer.stderr
     run = console.run(story.run)
     assert (run["state"], set(states(run).values())) == ("completed", {"completed"})
     report = report_of(console, story.run)
@@ -75,7 +78,11 @@ def test_a_stage_is_run_again_even_when_nothing_has_changed(story: Story, consol
 def test_a_stage_whose_inputs_are_as_they_were_is_no_longer_stale(console: Console) -> None:
     assert console.unlearn("--method.suppression", "7").code == 0
     run = console.last()["run"]
-    assert console("stage", "unlearn", "--run", run, "--method.suppression", "8", "--json").json()["stale"] == ["evaluate", "report"]
+    assert console("stage", "unlearn", "--run", run, "--method.suppression", "8", "--json").json()["stale"] == [
+        "evaluate",
+        "report",
+        *JUDGED,
+    ]
     assert console("stage", "unlearn", "--run", run, "--method.suppression", "7", "--json").json()["stale"] == []
     assert "stale" not in states(console.run(run)).values()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import mlflow
+import pandas
 import pytest
 from e2urec_console import TINY, WORDS, Answer, Console, digests, rerun, states
 
@@ -35,8 +38,11 @@ def test_shards_are_trained_before_the_request_and_once_for_all_requests(console
     assert row["seconds"] == row["all_in_seconds"] == pytest.approx(took["unlearn"])
     (note,) = [note for note in report["notes"] if "train-shards" in note]
     assert f"The 2 shards were trained before any request, in {took['train-shards']:,.1f} s" in note
-    assert "not handed to MLflow" in answer.stderr
-    assert "an ensemble, which is not in MLflow yet" in answer.stdout
+    version = re.search(r"models:/e2urec/(\d+) in MLflow", answer.stdout)
+    assert version is not None
+    asked = pandas.DataFrame([{"history": ["Crimson Orbit"], "candidates": ["Iron Parade", "Last Comet"]}])
+    mlflow.set_tracking_uri(f"sqlite:///{console.workspace / 'mlflow.db'}")
+    assert len(mlflow.pyfunc.load_model(f"models:/e2urec/{version[1]}").predict(asked)) == 2
 
     folder = console.workspace / "store" / "objects" / "Unlearned" / digests(first)["unlearn"]
     assert isinstance(load(folder), Ensemble)

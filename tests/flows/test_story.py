@@ -38,6 +38,8 @@ DEPENDS_ON_THE_REQUEST = {
     "train-retrained",
     "evaluate",
     "report",
+    "verdict",
+    "bundle",
 }
 
 
@@ -62,7 +64,7 @@ def test_the_command_prints_the_three_methods_and_where_the_report_lies(story: S
 
 
 def test_every_stage_says_one_line_on_stderr_in_order(story: Story) -> None:
-    assert story.answer.stages_told() == list(STAGES)
+    assert story.answer.stages_told() == [*STAGES, "version"]
 
 
 def test_report_json_keeps_its_schema_and_has_its_three_rows_in_order(story: Story) -> None:
@@ -127,7 +129,7 @@ def test_nothing_half_written_is_left_behind(story: Story) -> None:
 def test_a_second_run_takes_every_stage_from_the_store(story: Story, console: Console) -> None:
     answer = console.unlearn()
     assert answer.code == 0
-    assert [line.split()[:2] for line in answer.stderr.splitlines()] == [[stage, "cached"] for stage in STAGES]
+    assert [line.split()[:2] for line in answer.stderr.splitlines()] == [*([stage, "cached"] for stage in STAGES), ["version", "1"]]
     first, second = console.run(story.run), console.last()
     assert states(second) == dict.fromkeys(STAGES, "cached")
     assert second["state"] == "completed"
@@ -142,7 +144,7 @@ def test_a_changed_suppression_reruns_unlearning_and_what_judges_it(console: Con
     before = rows_without_seconds(report_of(console.workspace, console.last()["run"]))
     assert console.unlearn("--method.suppression", "40").code == 0
     run = console.last()
-    assert rerun(run) == {"unlearn", "evaluate", "report"}
+    assert rerun(run) == {"unlearn", "evaluate", "report", "verdict", "bundle"}
     after = rows_without_seconds(report_of(console.workspace, run["run"]))
     assert after[:2] == before[:2]
     assert after[2]["l2"] != before[2]["l2"]

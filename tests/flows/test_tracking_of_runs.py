@@ -47,6 +47,11 @@ def flat(settings: dict[str, Any], above: str = "") -> dict[str, str]:
     return pairs
 
 
+def model_of(journal: dict[str, Any]) -> str:
+    """Where MLflow keeps the run's released model."""
+    return f"runs:/{journal['tracking_run']}/recommender/{journal['stages']['bundle']['handle']['digest'][:12]}"
+
+
 def stored(story: Story, journal: dict[str, Any], stage: str) -> Path:
     entry = journal["stages"][stage]
     return story.workspace / "store" / "objects" / entry["kind"] / entry["handle"]["digest"]
@@ -118,7 +123,7 @@ def test_the_logged_model_gives_the_recommenders_own_probabilities(client: Mlflo
     folders = stored(story, journal, "split"), stored(story, journal, "ingest")
     texts = [text for _, told in rendered(*folders, PromptRule()) for text in told.to_pylist()][:90]
     assert len({len(text) for text in texts}) > 10
-    model = mlflow.pyfunc.load_model(f"runs:/{journal['tracking_run']}/recommender")
+    model = mlflow.pyfunc.load_model(model_of(journal))
     assert "prompt" in model.metadata.get_input_schema().input_names()
     recommender = load(stored(story, journal, "unlearn"))
     own = recommender.score(recommender.prompts(numpy.arange(90), numpy.zeros(90, dtype=numpy.int8), texts))
@@ -134,9 +139,9 @@ def test_the_logged_model_is_safetensors_and_json_made_from_code_and_loads_where
     import mlflow
     import pandas as pd
 
-    here = Path(mlflow.artifacts.download_artifacts(f"runs:/{journal['tracking_run']}/recommender", dst_path=str(tmp_path)))
+    here = Path(mlflow.artifacts.download_artifacts(model_of(journal), dst_path=str(tmp_path)))
     bundle = {path.name for path in (here / "artifacts" / "bundle").iterdir()}
-    assert bundle == {"config.json", "model.safetensors", "tokenizer.json", "answers.json"}
+    assert bundle == {"config.json", "model.safetensors", "tokenizer.json", "answers.json", "prompt.json", "probe.json"}
     assert "loader_module: mlflow.pyfunc.loaders.code_model\n" in (here / "MLmodel").read_text()
     prompt = pd.DataFrame({"prompt": ["Watched so far, oldest first: none."]})
     (probability,) = mlflow.pyfunc.load_model(str(here)).predict(prompt)["yes_probability"]
@@ -149,7 +154,7 @@ def test_a_prompt_longer_than_the_network_reads_is_cut_at_its_oldest_end(
     import mlflow
     import pandas as pd
 
-    model = mlflow.pyfunc.load_model(f"runs:/{journal['tracking_run']}/recommender")
+    model = mlflow.pyfunc.load_model(model_of(journal))
     tail = " Crimson Orbit (5*)" * 400
     long, longer = model.predict(pd.DataFrame({"prompt": ["Pirate" * 100 + tail, "Ghost" * 3000 + tail]}))["yes_probability"]
     assert long == pytest.approx(longer, abs=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import multiprocessing
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from e2urec_core.data import places
 from e2urec_core.errors import BadRelease, ChampionChanged, ReleaseRefused, TrackingFailed
 from e2urec_core.ledger.records import Release
 from e2urec_core.store import Store
-from tasks._desk import Desk
 from tasks._tracking import Tracker
 from tasks.promote import promote
+from tests.promoting_children import open_shop, promote_until
 from tests.released import release
 from tests.tracking_servers import mlflow_server, way_to
 
@@ -34,9 +34,10 @@ class Shop:
     """A workspace with releases of one small recommender; what tells them apart is a note in their bundles."""
 
     def __init__(self, place: Path, made: Path) -> None:
-        self.made, self.store, self.tracker = made, Store(place / "store"), Tracker(place)
+        self.made, self.store = made, Store(place / "store")
+        self.desk = open_shop(place)
+        self.tracker = self.desk.registry.tracker
         self.tracker.start("run-1", {}, "")
-        self.desk = Desk.open(place, self.store, self.tracker, "shop", "run-1")
 
     def bundle(self, note: str) -> Bundle:
         with self.store.workplace() as place:
@@ -67,17 +68,17 @@ class Shop:
         found = self.desk.champion()
         return found.registry_version if found else None
 
-    def killed(self, point: str, act: Callable[[], Any]) -> int:
-        """Do something in a copy of this process that dies at a failpoint; returns the signal that it died of."""
-        child = os.fork()
-        if not child:
-            os.environ["E2UREC_FAILPOINT"] = f"{point}:1:kill"
-            try:
-                act()
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+def killed(place: Path, version: int, point: str) -> int:
+    """Promote in a process that dies at a failpoint; returns the signal that it died of."""
+    # Forked from a server that has imported everything and run nothing: a fork of this process would take over the locks of its threads.
+    children = multiprocessing.get_context("forkserver")
+    children.set_forkserver_preload(["mlflow", "transformers", "e2urec_core.recommender", "tasks.promote", "tests.promoting_children"])
+    child = children.Process(target=promote_until, args=(place, version, point))
+    child.start()
+    child.join(120)
+    assert child.exitcode is not None, "it hangs"
+    return -child.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +135,11 @@ def test_a_refusal_is_said_before_anything_is_downloaded(shop: Shop, monkeypatch
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_anywhere_the_champion_is_one_of_the_two_and_the_same_call_ends_it(shop: Shop, point: str) -> None:
+def test_killed_anywhere_the_champion_is_one_of_the_two_and_the_same_call_ends_it(shop: Shop, tmp_path: Path, point: str) -> None:
     first = shop.release("first")
     promote(shop.desk, first)
     second = shop.release("second")
-    assert shop.killed(point, lambda: promote(shop.desk, second)) == signal.SIGKILL
+    assert killed(tmp_path, second, point) == signal.SIGKILL
     recorded = point not in ("promote.proved", "ledger.begin", "ledger.commit")
     assert shop.champion == (second if recorded else first)
     shop.desk.repair()

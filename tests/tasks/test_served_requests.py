@@ -259,19 +259,3 @@ def test_a_number_of_candidates_below_nothing_is_refused(predict: Any) -> None:
 
     with pytest.raises(MlflowException, match="`top` is -1"):
         predict([{"history": [], "candidates": ["a"]}], top=-1)
-
-
-def test_without_its_wording_a_model_takes_ready_prompts_alone(code: Any, released: tuple[Recommender, Path], tmp_path: Path) -> None:
-    import shutil
-    from types import SimpleNamespace
-
-    import pandas
-    from mlflow.exceptions import MlflowException
-
-    bundle = Path(shutil.copytree(released[1] / "artifacts", tmp_path / "artifacts"))
-    (bundle / "bundle" / "prompt.json").unlink()
-    model = code.Recommender()
-    model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle / "bundle"), "networks": str(bundle / "served_networks.py")}))
-    assert len(model.predict(None, pandas.DataFrame({"prompt": ["Is it liked?"]}))) == 1
-    with pytest.raises(MlflowException, match="takes ready prompts alone"):
-        model.predict(None, pandas.DataFrame([ASKED]))
