@@ -23,11 +23,12 @@ OFFLINE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "HF_HUB_OFFL
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
+def server(model: Path | str, tracking: str = "") -> Iterator[str]:
     """`mlflow models serve` on a free port of the loopback; gives its address.
 
     Args:
-        folder: An MLflow model.
+        model: Folder of an MLflow model, or its name in a registry.
+        tracking: Address of the registry, for a name.
 
     Raises:
         RuntimeError: It has not come up; holds the end of what it said.
@@ -35,13 +36,25 @@ def server(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder.resolve()), "-h", "127.0.0.1", "-p", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(model.resolve() if isinstance(model, Path) else model),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     # Whatever this process can import by way of its folder or its paths, the server cannot.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryDirectory() as place, (Path(place) / "said").open("w+") as said:
         # The server looks for a database of runs even where it needs none.
-        environment = {**inherited, **OFFLINE, "PATH": paths, "MLFLOW_TRACKING_URI": f"sqlite:///{place}/none.db"}
+        environment = {**inherited, **OFFLINE, "PATH": paths, "MLFLOW_TRACKING_URI": tracking or f"sqlite:///{place}/none.db"}
         process = subprocess.Popen(
             [*command, "--env-manager", "local"], cwd=place, env=environment, stdout=said, stderr=said, start_new_session=True
         )

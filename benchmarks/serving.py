@@ -8,6 +8,7 @@ Networks have random weights: what they have learned does not change how long th
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import time
@@ -23,9 +24,11 @@ from benchmarks.ours import rounded
 from benchmarks.problem import Inputs, flags_of, settings_of, workspace
 from benchmarks.server import ask, server
 from benchmarks.shapes import SHAPES, backbone_of, tokenizer_of
+from e2urec_core.artifacts import Bundle
 from e2urec_core.data.places import BUNDLE
 from e2urec_core.data.prompts import rendered
 from e2urec_core.ensemble import of_adapters
+from e2urec_core.ledger.records import Release
 from e2urec_core.methods.base import Method
 from e2urec_core.plugins import load as plugin
 from e2urec_core.recommender import Recommender
@@ -34,7 +37,11 @@ from e2urec_core.release.card import ModelCard
 from e2urec_core.release.probe import write_probe
 from e2urec_core.settings import Lora
 from e2urec_core.sharding.training import taken
+from e2urec_core.store import Store
+from tasks._desk import Desk
 from tasks._servable import serving, write_servable
+from tasks._tracking import Tracker
+from tasks.promote import promote
 
 BATCHES = (1, 32, 256)
 KNOWN_ROWS = 256
@@ -131,6 +138,44 @@ def with_adapters(merged: Recommender, texts: list[str], inputs: Inputs, num_sha
     return {"merged": directly(merged), "adapter": directly(students[0]), "stacked": directly(stacked)}
 
 
+def until_answered(folder: Path, place: Path, text: str) -> dict[str, float]:
+    """Seconds from the order to promote a second version until a server that is started then has answered from it.
+
+    Args:
+        folder: A bundle's files.
+        place: Empty folder for a workspace.
+        text: What is asked.
+    """
+    place.mkdir()
+    desk = Desk.open(place, Store(place / "store"), Tracker(place), "e2urec", "benchmark")
+    desk.registry.tracker.start("benchmark", {}, "")
+    _registered(desk, folder, "first")
+    second = _registered(desk, folder, "second")
+    started = time.perf_counter()
+    promote(desk, second)
+    promoted = time.perf_counter()
+    with server(f"models:/e2urec/{second}", desk.registry.tracker.address) as address:
+        status, told = ask(address, {"dataframe_records": [{"prompt": text}]})
+        assert status == 200, told
+        answered = time.perf_counter()
+    return {"promotion_seconds": promoted - started, "first_answer_seconds": answered - started}
+
+
+def _registered(desk: Desk, folder: Path, note: str) -> int:
+    with desk.store.workplace() as place:
+        copy = Path(shutil.copytree(folder, place / "copy"))
+        (copy / "note.txt").write_text(note)
+        bundle = desk.store.publish(Bundle, copy, parents=(), rows=1, made_by="benchmark")
+    champion, told = desk.releases.line().champion, {"bundle": bundle.digest, "model": "0" * 64, "kind": "Unlearned", "run": note}
+    release = Release.model_validate({**told, "verdict": {}, "passed": True, "judged_against": champion or ""})
+    desk.releases.add(release, {})
+    version = desk.registry.register(bundle, desk.store.open(bundle), "", {})
+    desk.releases.registered(bundle.digest, version)
+    if champion is None:
+        promote(desk, version)
+    return version
+
+
 def measured(shape: str, inputs: Inputs, scratch: Path, rounds: int, num_shards: int) -> dict[str, Any]:
     """One size of network."""
     tokenizer = tokenizer_of(inputs.tokens, shape)
@@ -144,6 +189,7 @@ def measured(shape: str, inputs: Inputs, scratch: Path, rounds: int, num_shards:
         assert apart <= SAME, f"the ways to ask differ by {apart}"
         # Another process answers, so seconds are those on the wall.
         through = {size: in_turns(ways, texts, size, rounds, time.perf_counter) for size in BATCHES}
+    waited = until_answered(folder, scratch / f"{shape}-workspace", texts[0])
     forms = with_adapters(recommender, texts, inputs, num_shards)
     adapted = {size: in_turns(forms, texts, size, rounds, clock) for size in BATCHES}
     result = {
@@ -152,6 +198,7 @@ def measured(shape: str, inputs: Inputs, scratch: Path, rounds: int, num_shards:
         "pyfunc_ratio": ratios(through, "pyfunc", "direct"),
         "adapter_ratio": ratios(adapted, "adapter", "merged"),
         "stacked_ratio": ratios(adapted, "stacked", "merged"),
+        **waited,
         "largest_difference": apart,
         "by_rows": {str(size): {**told_of(through[size], size), **told_of(adapted[size], size)} for size in BATCHES},
     }
@@ -178,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         inputs = Inputs(settings_of("sample", 0, flags_of(told, {"dataset.num_users": "60"})), scratch / "inputs")
         results = [measured(shape, inputs, scratch, rounds, told.shards) for shape in shapes]
     # The headline is the largest network.
-    head = {name: each for name, each in results[-1].items() if name.endswith("_ratio")}
+    head = {name: each for name, each in results[-1].items() if name.endswith(("_ratio", "_seconds"))}
     emit(
         rounded(
             {
