@@ -75,7 +75,7 @@ def forget(interactions: Path, examples: Path, rule: ForgetRule, seed: int, plac
 
     counts = write_request(interactions, examples, rule, seed, place)
     note(place, counts=counts)
-    return counts["forgotten"]
+    return counts.get("forgotten", 0)
 
 
 def tokenise(examples: Path, interactions: Path, prompt: PromptRule, backbone: Backbone, place: Path) -> int:

@@ -76,6 +76,36 @@ def unlearn(
 
 
 @app.command()
+def train(
+    dataset: Annotated[str, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")],
+    backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],
+    preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
+    workspace: Workspace = None,
+    seed: Scalar = None,
+    device: Scalar = None,
+    threads: Scalar = None,
+    processes: Scalar = None,
+    precision: Scalar = None,
+    execution: Scalar = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a recommender on everybody and release it through the gates: the first champion."""
+    from flows.runs import build_run
+
+    _add_scalars(seed, device, threads, processes, precision, execution)
+    words = {"dataset": dataset, "backbone": backbone, "method": "original"}
+    run = build_run(words, preset, {"release.then": "promote", **FLAGS, "forget.nobody": "true"})
+    place = prepare(workspace)
+    run.dataset.fingerprint()
+    run.backbone.fingerprint()
+    from flows.shown import show_trained
+    from flows.train import train as train_flow
+
+    show_trained(place, train_flow(run, str(place)), as_json=as_json)
+
+
+@app.command()
 def compare(
     dataset: Annotated[str, typer.Argument(help="Dataset, such as `sample` or `ml-1m`.")],
     backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],

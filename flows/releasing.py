@@ -33,6 +33,7 @@ class Candidate:
     Args:
         model: The recommender.
         name: What the table of scores calls it.
+        beside: What the table of scores calls the original.
         method: Method that made it; empty for an original.
         scores: Of it, of the original and of every Retrain.
         retrained: The Retrain that it is held against, and further ones; none at night.
@@ -40,6 +41,7 @@ class Candidate:
 
     model: Model
     name: str
+    beside: str
     method: str
     scores: Scores
     retrained: tuple[Retrained, ...] = ()
@@ -79,7 +81,7 @@ def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
     desk, original = open_desk(ROOM.get()), prepared.original
     champion, base = desk.champion(), next((each.bundle for each in desk.releases.releases() if each.model == original.digest), None)
     if champion is None or champion.model == original.digest:
-        held: tuple[Model, Scores, str] = original, candidate.scores, "original"
+        held: tuple[Model, Scores, str] = original, candidate.scores, candidate.beside
     else:
         stored = desk.bundle_of(champion)
         held = stored, _scored(run, prepared, stored), "model"

@@ -26,6 +26,23 @@ def show_report(place: Path, name: str, *, as_json: bool) -> None:
     _show_release(place, name)
 
 
+def show_trained(place: Path, name: str, *, as_json: bool) -> None:
+    """Print what the gates said of a recommender that a run has trained, and what has become of it."""
+    from e2urec_core.data.places import VERDICT
+    from e2urec_core.release.verdict import VerdictDocument
+
+    verdict = place / "reports" / name / VERDICT
+    text = verdict.read_text() if verdict.is_file() else ""
+    if as_json:
+        print(text, end="")
+        return
+    if text:
+        document = VerdictDocument.from_json(text)
+        print_table([row[:-1] for row in document.table()])
+        print(f"verdict: {document.text}")
+    _show_release(place, name)
+
+
 def _show_release(place: Path, name: str) -> None:
     """What has become of a run's recommender."""
     from e2urec_core.ledger import ledger_place, open_ledger

@@ -64,5 +64,5 @@ def tell(run: Run) -> Told:
         seconds,
         run.canonical(),
     )
-    candidate = Candidate(unlearned, run.method.row, run.method.kind, scores, (retrained, *others))
+    candidate = Candidate(unlearned, run.method.row, "original", run.method.kind, scores, (retrained, *others))
     return Told(prepared, candidate, report)

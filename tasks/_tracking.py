@@ -208,8 +208,8 @@ class Tracker:
         from filelock import FileLock
         from mlflow.exceptions import MlflowException
 
-        mlflow.set_tracking_uri(self.address)
-        client = mlflow.MlflowClient(self.address)
+        # MLflow's own `set_tracking_uri` would steer every later workspace of this process.
+        client = mlflow.MlflowClient(self.address, registry_uri=self.address)
         # Two processes that open a fresh database together break its migrations.
         with FileLock(self._workspace / "mlflow.lock"):
             found = client.get_experiment_by_name(EXPERIMENT)

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 def read_verdict(room: Room, verdict: Verdict) -> VerdictDocument:
     """What the gates said."""
-    from e2urec_core.release.verdict import VerdictDocument
+    from tasks import verdict as verdicts
 
-    return VerdictDocument.from_json((room.store.open(verdict) / places.VERDICT).read_text())
+    return verdicts.read_verdict(room.store.open(verdict))
 
 
 def for_card(room: Room, verdict: Verdict, scores: Scores, name: str) -> tuple[list[GateRow], dict[str, float]]:
     """What a card says of the gates and of the measures of the recommender that the scores call `name`."""
+    from e2urec_core.metrics.utility import auc, log_loss
     from e2urec_core.release.card import GateRow
-    from e2urec_core.stages import facts
+    from e2urec_core.scoring import read_scores
 
     gates = [
         GateRow(
@@ -36,8 +37,9 @@ def for_card(room: Room, verdict: Verdict, scores: Scores, name: str) -> tuple[l
         )
         for gate in read_verdict(room, verdict).gates
     ]
-    measured = facts(room.store.open(scores))["rows"][name]
-    return gates, {measure: float(value) for measure, value in measured.items() if isinstance(value, int | float)}
+    rows = read_scores(room.store.open(scores), [name], ("test",))["test"]
+    measured = {"auc": auc(rows.labels, rows.yes[name]), "log_loss": log_loss(rows.labels, rows.yes[name])}
+    return gates, {f"test_{measure}": value for measure, value in measured.items() if value is not None}
 
 
 def show_verdict(room: Room, verdict: VerdictDocument) -> None:

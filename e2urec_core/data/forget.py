@@ -30,6 +30,8 @@ class ForgetRule(Settings):
     """Share of the training users, of the named cohort if one is named, who are forgotten. Reference: 0.2."""
     cohort: str = ""
     """Only users of this cohort are drawn, such as `polluted` of the sample; empty draws from all."""
+    nobody: bool = False
+    """Whether nobody is forgotten: what a first champion is trained and judged with."""
     users_file: Path | None = None
     """Text file with one user id a line; replaces the draw."""
     interactions_file: Path | None = None
@@ -39,6 +41,8 @@ class ForgetRule(Settings):
     def _asks_for_one_thing(self) -> ForgetRule:
         if self.users_file is not None and self.interactions_file is not None:
             raise ValueError("users_file and interactions_file are two requests; run one after the other")
+        if self.nobody and (self.users_file is not None or self.interactions_file is not None):
+            raise ValueError("nobody is forgotten, and a file names somebody; leave one of the two out")
         return self
 
     def fingerprint(self) -> str:
@@ -95,6 +99,8 @@ def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule
     """
     import polars as pl
 
+    if rule.nobody:
+        return []
     trained = examples.filter(pl.col("split") == "train").select("user_id").unique().join(cohorts, on="user_id", how="left").sort("user_id")
     if rule.users_file is not None:
         chosen = _named(rule.users_file, trained["user_id"].to_list())

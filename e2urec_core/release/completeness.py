@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -106,11 +107,13 @@ def _weights(folder: Path) -> tuple[int | None, int]:
 
 def _probe(candidate: Path, evidence: Evidence, rows: Mapping[str, Prompts], most: int, bench: Bench) -> tuple[int, float | None, str]:
     """Rows asked again, the largest difference of p(Yes), and why there is none."""
-    fault = next((told for group in PROBED if (told := evidence.fault(group, CANDIDATE))), "")
+    # Where nobody is forgotten, there are no such rows; test rows there must be.
+    asked = [group for group in PROBED if group == TEST or len(rows[group])]
+    fault = next((told for group in asked if (told := evidence.fault(group, CANDIDATE))), "")
     if fault:
         return 0, None, fault
-    first, second = (rows[group] for group in PROBED)
-    answers = numpy.concatenate([evidence.groups[group].yes[CANDIDATE] for group in PROBED])
+    together = functools.reduce(Prompts.joined, [rows[group] for group in asked])
+    answers = numpy.concatenate([evidence.groups[group].yes[CANDIDATE] for group in asked])
     chosen = numpy.sort(numpy_generator(bench.seed, "probe-rows").permutation(len(answers))[:most])
-    again = yes_probabilities(load(candidate, bench.device), first.joined(second).select(chosen), bench)
+    again = yes_probabilities(load(candidate, bench.device), together.select(chosen), bench)
     return len(chosen), float(numpy.abs(again - answers[chosen]).max()), ""

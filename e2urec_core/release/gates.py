@@ -25,6 +25,8 @@ class UtilityGates(Settings):
     """Most that the expected calibration error may rise, as a share: the mean distance between p(Yes) and the share of liked rows."""
     group_auc_fall: float = Field(0.08, ge=0, le=1)
     """Most that the AUC may fall among active or among inactive users; twice the whole's, as half the rows say less."""
+    least_auc: float = Field(0.5, ge=0, le=1)
+    """Least AUC, whatever the champion's is: 0.5 is what drawing lots gives, and a first model has no champion beside it."""
     num_bins: int = Field(10, ge=2, le=1000)
     """Bins of equal mass that the calibration error is taken over."""
     num_resamples: int = Field(200, ge=20, le=100_000)

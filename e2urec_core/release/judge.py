@@ -11,6 +11,7 @@ from e2urec_core.data.places import VERDICT
 if TYPE_CHECKING:
     from e2urec_core.engine import Bench
     from e2urec_core.release.gates import Gates, Handed
+    from e2urec_core.release.verdict import Gate, Power
 
 
 def judge(
@@ -42,6 +43,7 @@ def judge(
     Raises:
         BadInput: A role is unknown or taken twice, or a table of scores holds other rows.
     """
+    from e2urec_core.notes import facts
     from e2urec_core.release.completeness import completeness_gates, contract_gates
     from e2urec_core.release.evidence import gather, rows_of
     from e2urec_core.release.forgetting import retrain_gates, stranger_gates
@@ -52,8 +54,14 @@ def judge(
     rows = rows_of(tokens, request, retold)
     evidence = gather(scored, rows, tokens)
     useful = utility_gates(evidence, gates.utility, numpy_generator(bench.seed, "gates-utility"))
-    near, near_power = retrain_gates(evidence, gates.forgetting)
-    strange, power = stranger_gates(evidence, gates.forgetting, numpy_generator(bench.seed, "gates-strangers"))
+    near: list[Gate] = []
+    strange: list[Gate] = []
+    near_power: list[Power] = []
+    power: list[Power] = []
+    # Asked of the request and not of its rows: one that names somebody of whom no row is found passes nothing.
+    if facts(request)["counts"].get("forgotten_users") != 0:
+        near, near_power = retrain_gates(evidence, gates.forgetting)
+        strange, power = stranger_gates(evidence, gates.forgetting, numpy_generator(bench.seed, "gates-strangers"))
     whole = completeness_gates(candidate, evidence, rows, gates.completeness, handed, bench)
     digests = {name: getattr(handed, name) for name in ("candidate", "champion", "retrain")}
     document = VerdictDocument.of(

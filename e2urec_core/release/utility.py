@@ -59,7 +59,7 @@ def utility_gates(evidence: Evidence, rule: UtilityGates, random: numpy.random.G
         Loss("auc_active", "AUC of active users", active, auc, "fall", rule.group_auc_fall, weighted_auc),
         Loss("auc_inactive", "AUC of inactive users", ~active, auc, "fall", rule.group_auc_fall, weighted_auc),
     )
-    return [_gate(loss, evidence, rule.num_resamples, random) for loss in losses]
+    return [*(_gate(loss, evidence, rule.num_resamples, random) for loss in losses), _least(evidence, rule.least_auc)]
 
 
 def active_rows(users: numpy.ndarray, training_users: numpy.ndarray) -> numpy.ndarray:
@@ -98,6 +98,15 @@ def _gate(loss: Loss, evidence: Evidence, num_resamples: int, random: numpy.rand
             return Gate.of(loss.name, "utility", sign * (before - after), sentence, at_most=loss.most, remark=remark)
         fault = "all rows have one label"
     return Gate.of(loss.name, "utility", None, f"{on} is not known beside the champion's; {may}.", at_most=loss.most, remark=fault)
+
+
+def _least(evidence: Evidence, least: float) -> Gate:
+    """The gate on what the candidate is worth by itself."""
+    rows, fault = evidence.groups[TEST], evidence.fault(TEST, CANDIDATE)
+    value = None if fault else auc(rows.labels, rows.yes[CANDIDATE])
+    sentence = f"The AUC on {len(rows.labels):,} test rows is {shown(value)}; it must be {shown(least)} at least."
+    remark = fault or ("all rows have one label" if value is None else "")
+    return Gate.of("least_auc", "utility", value, sentence, at_least=least, remark=remark)
 
 
 def _noise(draws: list[numpy.ndarray]) -> str:

@@ -15,7 +15,7 @@ from e2urec_core.release.utility import utility_gates
 from e2urec_core.release.verdict import Gate, Power
 from e2urec_core.seeding import numpy_generator
 
-UTILITY = ["auc", "log_loss", "calibration", "auc_active", "auc_inactive"]
+BESIDE_THE_CHAMPION = ["auc", "log_loss", "calibration", "auc_active", "auc_inactive"]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,21 @@ def world() -> World:
 
 def useful(evidence: Evidence, **bounds: Any) -> dict[str, Gate]:
     told = utility_gates(evidence, UtilityGates(**bounds), numpy_generator(0, "utility"))
-    assert [gate.name for gate in told] == UTILITY
-    return {gate.name: gate for gate in told}
+    assert [gate.name for gate in told] == [*BESIDE_THE_CHAMPION, "least_auc"]
+    return {gate.name: gate for gate in told[:-1]}
+
+
+def test_a_model_below_the_least_auc_is_refused_whatever_the_champion_is(world: World) -> None:
+    evidence = world.evidence(candidate=world.remembers())
+    value = utility_gates(evidence, UtilityGates(), numpy_generator(0, "utility"))[-1].value
+    assert value is not None
+    for least, passed in ((value, True), (value + 1e-9, False)):
+        gate = utility_gates(evidence, UtilityGates(least_auc=least), numpy_generator(0, "utility"))[-1]
+        assert (gate.name, gate.passed, gate.low) == ("least_auc", passed, least)
+    for lost in (without(evidence, TEST, "candidate"), without(evidence, TEST)):
+        assert utility_gates(lost, UtilityGates(least_auc=0), numpy_generator(0, "utility"))[-1].passed is False
+    alone = world.evidence(candidate=world.remembers(), champion=None)
+    assert utility_gates(alone, UtilityGates(), numpy_generator(0, "utility"))[-1].passed
 
 
 def near(evidence: Evidence, **bounds: Any) -> tuple[dict[str, Gate], dict[str, Power]]:
@@ -221,8 +234,8 @@ def test_the_gates_refuse_who_did_nothing_and_who_was_destroyed_and_accept_an_ex
     beside = {"retrain": world.retrain(), "further_1": world.retrain(1), "further_2": world.retrain(2)}
     nothing, destroyed = (refusals(world.evidence(candidate=told, **beside)) for told in (world.remembers(), world.destroyed()))
     assert {"residual", "forget_auc", "attack", "user_test"} <= nothing
-    assert not nothing & set(UTILITY)
-    assert set(UTILITY) <= destroyed
+    assert not nothing & set(BESIDE_THE_CHAMPION)
+    assert set(BESIDE_THE_CHAMPION) <= destroyed
     assert refusals(world.evidence(candidate=world.retrain(), **beside)) == set()
     alone = {"retrain": world.retrain(1), "further_1": world.retrain(), "further_2": world.retrain(2)}
     assert refusals(world.evidence(candidate=world.retrain(3), **alone)) == set()

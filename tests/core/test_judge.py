@@ -96,7 +96,7 @@ def test_an_untrained_candidate_that_is_whole_passes_and_the_gates_own_to_be_bli
 ) -> None:
     told = judged(scores, folders, stored, tmp_path / "verdict")
     assert told.passed
-    assert [gate.group for gate in told.gates] == ["utility"] * 5 + ["forgetting"] * 2 + ["completeness"] * 3 + ["contracts"] * 2
+    assert [gate.group for gate in told.gates] == ["utility"] * 6 + ["forgetting"] * 2 + ["completeness"] * 3 + ["contracts"] * 2
     assert told.counts["test_rows"] == 67
     assert told.counts["forgotten_rows"] == 47
     assert (told.candidate, told.champion, told.retrain, told.seed) == ("a" * 64, "b" * 64, "", 0)

@@ -30,6 +30,7 @@ ENGINES = {
         "flows/stage.py",
         "flows/rooms.py",
         "flows/diff.py",
+        "flows/train.py",
     ],
     "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/_servable.py", "tasks/_served_model.py"],
     "great_expectations": ["data_contracts/expectations.py"],

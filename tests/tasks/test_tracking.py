@@ -166,3 +166,14 @@ def test_what_could_not_be_told_is_an_error_in_the_end(outage: tuple[Tracker, Fa
     made, _ = outage
     with pytest.raises(TrackingFailed, match="did not answer"):
         made.settle()
+
+
+def test_two_workspaces_in_one_process_have_databases_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        made = Tracker(tmp_path / name)
+        made.start(name, {}, "")
+        (run,) = made.client.search_runs([made._experiment])
+        assert run.info.run_name == name
+    assert (tmp_path / "other" / "mlflow.db").is_file()

@@ -80,7 +80,7 @@ def test_a_candidate_is_judged_tracked_and_taken_from_the_store_when_asked_again
         told = read_verdict(room.store.open(verdict))
         tracked = {name: value for name, value, _ in room.tracker.points if name.startswith("gate.")}
     assert told.passed
-    assert verdict.rows == len(told.gates) == 12
+    assert verdict.rows == len(told.gates) == 13
     assert (told.candidate, told.champion, told.retrain) == (made.original.digest, made.original.digest, "")
     assert [told.gate(name).value for name in ("damaged_artifacts", "broken_rules", "quarantined_share")] == [0, 0, 0]
     assert {made.original.digest, made.scores.digest, made.rows.digest} <= set(verdict.parents)

@@ -1,0 +1,60 @@
+"""The first champion through the command: trained on everybody, released by the same gates, and what is unlearned is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2urec_console import TINY, WORDS, Console, Story, copied, digests, states
+
+pytestmark = pytest.mark.slow
+NO_METHOD = tuple(flag for pair in zip(TINY[::2], TINY[1::2], strict=True) if not pair[0].startswith("--method.") for flag in pair)
+# The tiny network guesses worse than lots.
+LENIENT = ("--gates.utility.least-auc", "0", "--gates.forgetting.residual", "100")
+
+
+@pytest.fixture(scope="module")
+def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    console = Console(copied(story.workspace, tmp_path_factory.mktemp("trained") / "workspace"))
+    yield console
+    console.close()
+
+
+def test_a_first_model_below_the_least_auc_is_registered_and_not_promoted(console: Console) -> None:
+    answer = console("train", "sample", "tiny-t5", *NO_METHOD)
+    assert answer.code == 0, answer.stderr
+    assert "refused by 1 of 11 gates" in answer.stdout
+    assert "it must be 0.5000 at least" in answer.stdout
+    assert [row["role"] for row in console("models", "list", "--json").json()] == [""]
+
+
+def test_the_first_champion_has_forgotten_nobody_and_takes_the_original_from_the_store(console: Console, story: Story) -> None:
+    answer = console("train", "sample", "tiny-t5", *NO_METHOD, *LENIENT)
+    assert answer.code == 0, answer.stderr
+    assert "it is the champion" in answer.stdout
+    (champion,) = [row for row in console("models", "list", "--json").json() if row["role"] == "champion"]
+    assert (champion["method"], champion["forgotten"]) == ("none", 0)
+    run = console.last()
+    assert states(run)["train-original"] == "cached"
+    assert digests(run)["train-original"] == digests(console.run(story.run))["train-original"]
+    assert console("models", "show", str(champion["version"]), "--json").json()["kind"] == "Original"
+
+
+def test_what_is_unlearned_from_the_champion_is_made_from_it_and_there_is_no_way_back(console: Console) -> None:
+    first = next(row["version"] for row in console("models", "list", "--json").json() if row["role"] == "champion")
+    answer = console(*WORDS, *TINY, *LENIENT, "--release.then", "promote")
+    assert answer.code == 0, answer.stderr
+    versions = console("models", "list", "--json").json()
+    assert [row["role"] for row in versions if row["role"]] == ["champion", "previous"]
+    shown = console("models", "show", str(versions[0]["version"]), "--json").json()
+    assert shown["base"] == shown["judged_against"] == console("models", "show", str(first), "--json").json()["bundle"]
+    refused = console("models", "rollback")
+    assert refused.code == 2
+    assert f"version {first} still knows {versions[0]['forgotten']} of those who were forgotten" in refused.stderr
+
+
+def test_nobody_and_somebody_at_once_are_refused(console: Console, tmp_path: Path) -> None:
+    answer = console("train", "sample", "tiny-t5", *NO_METHOD, "--forget.users-file", tmp_path / "users.txt")
+    assert answer.code == 2
+    assert "nobody is forgotten, and a file names somebody" in answer.stderr
