@@ -125,4 +125,8 @@ class ChampionChanged(UserError):
 
 
 class BadKey(UserError):
-    """A key for pseudonyms that is missing, not the one used so far, or open to others."""
+    """A secret or public key that is missing, malformed, not the one used so far, or open to others."""
+
+
+class BadReceipt(UserError):
+    """A receipt, or a chain of receipts, that is not what was signed."""

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import BadKey
-from e2urec_core.failpoints import failpoint
-from e2urec_core.store import storage_errors, sync
+from e2urec_core.secret_key import KEY_BYTES, SecretKey
+from e2urec_core.store import storage_errors
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger
 
 FILE, VARIABLE = Path("keys", "pseudonyms.key"), "E2UREC_PSEUDONYM_KEY"
-KEY_BYTES, PSEUDONYM_DIGITS = 32, 20
+PSEUDONYM_DIGITS = 20
+_KEY = SecretKey("the key of the pseudonyms", VARIABLE)
 
 
 class Pseudonyms:
@@ -67,9 +64,9 @@ def open_pseudonyms(workspace: Path, ledger: Ledger) -> Pseudonyms:
         BadKey: The key is missing, malformed, open to others, or not the one used so far.
         StorageFailed: The file cannot be read or written.
     """
-    given, path = os.environ.get(VARIABLE), workspace / FILE
+    given, path = _KEY.given(), workspace / FILE
     if given is not None:
-        pseudonyms = Pseudonyms(_given(given))
+        pseudonyms = Pseudonyms(given)
     else:
         with storage_errors(workspace):
             # Asked first: a file that is drawn meanwhile is there before its fingerprint.
@@ -81,8 +78,8 @@ def open_pseudonyms(workspace: Path, ledger: Ledger) -> Pseudonyms:
                         facts={"file": path},
                         hint=f"put its backup in its place, or name it in `{VARIABLE}`",
                     )
-                _draw(path)
-            pseudonyms = Pseudonyms(_read(path))
+                _KEY.draw(path)
+            pseudonyms = Pseudonyms(_KEY.read(path))
     if ledger.keep_fingerprint("pseudonyms", pseudonyms.fingerprint) != pseudonyms.fingerprint:
         raise BadKey(
             "the key of the pseudonyms is not the one that the ledger's pseudonyms were made with",
@@ -90,44 +87,3 @@ def open_pseudonyms(workspace: Path, ledger: Ledger) -> Pseudonyms:
             hint="put the first key back",
         )
     return pseudonyms
-
-
-def _given(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES or len(text) != 2 * KEY_BYTES:
-        raise BadKey(f"the key in `{VARIABLE}` is not one of {2 * KEY_BYTES} hex digits", hint="set the key that was drawn for this ledger")
-    return key
-
-
-def _read(path: Path) -> bytes:
-    mode, key = path.stat().st_mode & 0o777, path.read_bytes()
-    if mode & 0o077:
-        raise BadKey(
-            f"others may read or change the key of the pseudonyms: its mode is {mode:o}, not 600",
-            facts={"file": path},
-            hint="make it 600, and find out who may have read it",
-        )
-    if len(key) != KEY_BYTES:
-        raise BadKey(
-            f"the key of the pseudonyms has {len(key)} bytes, not {KEY_BYTES}", facts={"file": path}, hint="put its backup in its place"
-        )
-    return key
-
-
-def _draw(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
-    with FileLock(f"{path}.lock", mode=0o600):
-        if path.exists():
-            return
-        beside = path.with_name(f".{path.name}")
-        with open(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-        sync(beside)
-        failpoint("key.rename")
-        os.rename(beside, path)
-        sync(path.parent)
-    failpoint("key.renamed")

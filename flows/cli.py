@@ -16,6 +16,7 @@ from e2urec_core.errors import BadSetting, UserError
 from flows.data_commands import app as data_commands
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
+from flows.receipt_commands import app as receipt_commands
 from flows.surroundings import prepare
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.add_typer(data_commands, name="data")
 app.add_typer(models_commands, name="models")
+app.add_typer(receipt_commands, name="receipt")
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 

@@ -37,8 +37,10 @@ ENGINES = {
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
         "e2urec_core/ledger/migrations/version_0001.py",
+        "e2urec_core/receipts/witness.py",
     ],
     "alembic": ["e2urec_core/ledger/migrating.py", "e2urec_core/ledger/migrations/version_0001.py"],
+    "cryptography": ["e2urec_core/receipts/envelope.py"],
 }
 # What the command may import before it knows what to do: help answers within half a second.
 SLOW = (
@@ -58,13 +60,16 @@ SLOW = (
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs")),
-    *(f"flows/{name}.py" for name in ("shown", "surroundings")),
+    *(f"flows/{name}.py" for name in ("receipt_commands", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
 QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
 # The commands that ask the ledger import it at their top, and open it where they need it.
 QUICK += ["e2urec_core/ledger/__init__.py", "e2urec_core/ledger/records.py", "e2urec_core/pseudonyms.py", "e2urec_core/failpoints.py"]
+# Receipts are verified by people who have nothing else of ours at work.
+QUICK += [f"e2urec_core/receipts/{name}.py" for name in ("chain", "envelope", "folder", "keys", "receipt", "trust", "verify")]
+QUICK += ["e2urec_core/secret_key.py", "e2urec_core/release/verdict.py"]
 # Where the core handles tables of users; what trains and scores runs without Polars.
 TABLES = (
     "data/deletions.py",
