@@ -127,7 +127,7 @@ def _scored(run: Run, prepared: Prepared, champion: Bundle) -> Scores:
 def _bundle(run: Run, prepared: Prepared, candidate: Candidate, verdict: Verdict, requests: tuple[str, ...]) -> Bundle:
     room = ROOM.get()
     gates, measures = releases.for_card(room, verdict, candidate.scores, candidate.name)
-    facts = CardFacts(backbone=run.backbone.kind, method=candidate.method or "none", requests=requests, measures=measures)
+    facts = CardFacts(backbone=run.backbone.kind, method=candidate.method or None, requests=requests, measures=measures)
     made_of = prepared.rows, prepared.examples, prepared.tokens
     return bundle(candidate.model, verdict, *made_of, run.prompt, run.history, facts, gates, serving(), run.seat())
 

@@ -32,9 +32,7 @@ def for_card(room: Room, verdict: Verdict, scores: Scores, name: str) -> tuple[l
     from e2urec_core.scoring import read_scores
 
     gates = [
-        GateRow(
-            name=gate.name, value=gate.value, bound=gate.high if gate.high is not None else gate.low, margin=gate.margin, passed=gate.passed
-        )
+        GateRow(name=gate.name, value=gate.value, bound=gate.bounds, margin=gate.margin, passed=gate.passed)
         for gate in read_verdict(room, verdict).gates
     ]
     rows = read_scores(room.store.open(scores), [name], ("test",))["test"]

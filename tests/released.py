@@ -26,7 +26,7 @@ def card(**changes: Any) -> ModelCard:
         "method": "e2urec",
         "requests": ("e" * 64,),
         "measures": {"auc": 0.75},
-        "gates": (GateRow(name="auc", value=0.75, bound=0.7, margin=0.05, passed=True),),
+        "gates": (GateRow(name="auc", value=0.75, bound="at least 0.7", margin=0.05, passed=True),),
         "parameters": 12_345,
         "seed": 3,
         "versions": {"torch": "2.13.0"},

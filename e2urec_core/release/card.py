@@ -26,8 +26,8 @@ class GateRow(Settings):
     """What the gate measures."""
     value: float | None = None
     """What was measured; none where it could not be."""
-    bound: float | None = None
-    """What it is held against; none where the gate knows only yes and no."""
+    bound: Word | None = None
+    """What it must be, such as `at most 0.03`; none where the gate knows only yes and no."""
     margin: float | None = None
     """How far the value lies on the good side of the bound; below 0 on the other."""
     passed: bool
@@ -39,8 +39,8 @@ class CardFacts(Settings):
 
     backbone: Word
     """Kind of the backbone."""
-    method: Word
-    """Kind of the unlearning method."""
+    method: Word | None = None
+    """Kind of the unlearning method; none where it was trained on everybody."""
     requests: tuple[Digest, ...] = ()
     """Digests of the requests that it has carried out, oldest first; nobody can tell a person from them."""
     measures: dict[Word, float] = Field(default_factory=dict)
@@ -77,7 +77,8 @@ class ModelCard(CardFacts):
 TEMPLATE = """\
 # Recommender {{ card.model[:12] }}
 
-A `{{ card.backbone }}` network that says how likely a person is to like an item, after the method `{{ card.method }}` has made it forget.
+A `{{ card.backbone }}` network that says how likely a person is to like an item,
+{{ "after the method `" ~ card.method ~ "` has made it forget" if card.method else "trained on everybody" }}.
 
 | | |
 |---|---|
@@ -102,7 +103,7 @@ None.
 | gate | value | bound | margin | passed |
 |---|---|---|---|---|
 {% for gate in card.gates %}
-| {{ gate.name }} | {{ [gate.value, gate.bound, gate.margin] | map("number") | join(" | ") }} | {{ "yes" if gate.passed else "no" }} |
+| {{ gate.name }} | {{ gate.value | number }} | {{ gate.bound or "-" }} | {{ gate.margin | number }} | {{ "yes" if gate.passed else "no" }} |
 {% endfor %}
 {% else %}
 None were asked.

@@ -55,7 +55,7 @@ def given(room: Room, build_tiny: Build, tiny_interactions: Path) -> dict[str, A
         "prompt": PromptRule(),
         "history": HistoryRule(length=4),
         "facts": CardFacts(backbone="tiny_t5", method="e2urec", requests=("e" * 64,)),
-        "gates": [GateRow(name="auc", value=0.75, bound=0.7, margin=0.05, passed=True)],
+        "gates": [GateRow(name="auc", value=0.75, bound="at least 0.7", margin=0.05, passed=True)],
         "served": serving(),
         "seat": Seat(seed=3),
     }
@@ -96,7 +96,7 @@ def test_the_same_recommender_is_bundled_once_and_other_gates_or_other_code_bund
     monkeypatch.setattr(module, "write_servable", lambda *told: calls.append("written") or write(*told))
     assert bundle(**given) == first
     assert not calls
-    failed = [GateRow(name="auc", value=0.65, bound=0.7, margin=-0.05, passed=False)]
+    failed = [GateRow(name="auc", value=0.65, bound="at least 0.7", margin=-0.05, passed=False)]
     code = given["served"].model_copy(update={"code": ("0" * 64, "1" * 64)})
     assert bundle(**{**given, "gates": failed}).digest != first.digest
     bundle(**{**given, "served": code})
