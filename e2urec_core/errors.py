@@ -124,6 +124,22 @@ class ChampionChanged(UserError):
     """A promotion that was decided on while another champion was in place."""
 
 
+class UnknownRequest(UserError):
+    """A deletion request that the ledger does not hold."""
+
+
+class RequestRefused(UserError):
+    """A step of a deletion request that may not be taken as things are."""
+
+
+class KeyReused(UserError):
+    """A name that was given to one deletion request, given to another."""
+
+
+class Fenced(UserError):
+    """A run that goes on with deletion requests after another run has taken them over."""
+
+
 class BadKey(UserError):
     """A secret or public key that is missing, malformed, not the one used so far, or open to others."""
 

@@ -17,6 +17,7 @@ from flows.data_commands import app as data_commands
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
 from flows.receipt_commands import app as receipt_commands
+from flows.requests_commands import app as requests_commands
 from flows.surroundings import prepare
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(data_commands, name="data")
 app.add_typer(models_commands, name="models")
 app.add_typer(receipt_commands, name="receipt")
+app.add_typer(requests_commands, name="requests")
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 

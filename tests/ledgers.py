@@ -12,10 +12,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from e2urec_core.ledger import open_ledger
 from e2urec_core.ledger.records import Line, Release
 from e2urec_core.ledger.releases import Releases
+from e2urec_core.ledger.request_records import RequestRule
+from e2urec_core.ledger.requests import Requests
 
 
 def digest(number: int) -> str:
@@ -61,6 +64,18 @@ def champion(releases: Releases, number: int, *, forgotten: Iterable[int] = ()) 
 def releases_at(place: Path | str) -> Releases:
     """The releases of the ledger at `place`."""
     return Releases(open_ledger(place))
+
+
+def requests_at(place: Path | str, **rule: Any) -> Requests:
+    """The deletion requests of the ledger at `place`, treated by a rule."""
+    return Requests(open_ledger(place), RequestRule(**rule))
+
+
+def promoted(requests: Requests, *names: str, epoch: int) -> None:
+    """Move claimed requests on until a champion, release 1, has forgotten them; it must be champion."""
+    requests.advance(names, "built", epoch=epoch, model=digest(1001))
+    requests.advance(names, "gated", epoch=epoch, release=digest(1))
+    requests.advance(names, "promoted", epoch=epoch)
 
 
 def child(work: Callable[[], None], **environment: str) -> int:

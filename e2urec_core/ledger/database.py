@@ -33,6 +33,8 @@ _PRAGMAS = (
     "synchronous=EXTRA",
     "secure_delete=ON",
     "foreign_keys=ON",
+    # What is scrubbed passes through no other file.
+    "temp_store=MEMORY",
 )
 # A client that vanishes or sleeps inside a transaction is put out before those who wait for it give up.
 _SETTINGS = (
@@ -48,14 +50,16 @@ class Database:
     def __init__(self, place: Path | str) -> None:
         """Open the database and bring its schema up to date; see `open_ledger` for `place` and what is raised."""
         self._shown, self._engine = _engine(place)
+        self._lock = FileLock(f"{place}.lock", timeout=WAIT_SECONDS, mode=0o600) if isinstance(place, Path) else None
         with self._told():
-            if isinstance(place, Path):
+            if isinstance(place, Path) and self._lock:
                 place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with FileLock(f"{place}.lock", timeout=WAIT_SECONDS, mode=0o600):
+                with self._lock:
                     if not place.exists():
                         _create(place)
                     self._check(place)
                     self._migrate()
+                    self._scrub()
             else:
                 self._migrate()
 
@@ -90,6 +94,37 @@ class Database:
                 yield connection
                 failpoint("ledger.commit")
             failpoint("ledger.committed")
+
+    def mark_erased(self, connection: Connection) -> None:
+        """Note in a transaction that writes that what it erases is to be scrubbed; the note outlives a kill."""
+        if self._lock:
+            connection.exec_driver_sql(f"PRAGMA user_version = {_num_erased(connection) + 1}")
+
+    def scrub(self) -> None:
+        """Write the file anew, if anything was erased since it last was; on a server, this is the server's business.
+
+        SQLite's `secure_delete` overwrites a row that is deleted, but not copies of it that the moving of rows between pages has left.
+
+        Raises:
+            StorageFailed: There is no space, or the database was locked for thirty seconds; the next who opens it tries again.
+        """
+        if self._lock:
+            with self._told(), self._lock:
+                self._scrub()
+
+    def _scrub(self) -> None:
+        with self.reading() as connection:
+            erased = _num_erased(connection)
+        if not erased:
+            return
+        failpoint("ledger.scrub")
+        with self._engine.execution_options(scrubs=True).begin() as connection:
+            connection.exec_driver_sql("VACUUM")
+        failpoint("ledger.scrubbed")
+        with self.writing() as connection:
+            # Somebody may have erased more meanwhile, and scrubs next.
+            if _num_erased(connection) == erased:
+                connection.exec_driver_sql("PRAGMA user_version = 0")
 
     def _check(self, place: Path) -> None:
         # Never opened and closed here: that would drop the locks that this process holds on it.
@@ -152,7 +187,7 @@ class Database:
 
 def _engine(place: Path | str) -> tuple[str, Engine]:
     if isinstance(place, Path):
-        engine = create_engine(URL.create("sqlite", database=str(place)), poolclass=NullPool)
+        engine = create_engine(URL.create("sqlite", database=str(place)), poolclass=NullPool, hide_parameters=True)
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
         return str(place), engine
@@ -162,7 +197,7 @@ def _engine(place: Path | str) -> tuple[str, Engine]:
         shown = url.render_as_string(hide_password=True)
         if url.get_backend_name() != "postgresql":
             raise BadSetting(f"the ledger's database is PostgreSQL or a file, not {url.get_backend_name()}", hint=hint)
-        return shown, create_engine(url, poolclass=NullPool, isolation_level="READ COMMITTED")
+        return shown, create_engine(url, poolclass=NullPool, isolation_level="READ COMMITTED", hide_parameters=True)
     except ArgumentError as error:
         raise BadSetting("the ledger's address is not the URL of a database", hint=hint) from error
     except ModuleNotFoundError as error:
@@ -179,8 +214,14 @@ def _prepare(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that turns from reading to writing could be refused at once; one that says so first waits for its turn.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("scrubs"):
+        # A transaction that turns from reading to writing could be refused at once; one that says so first waits for its turn.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
+
+
+def _num_erased(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
 def _create(place: Path) -> None:

@@ -6,7 +6,7 @@ Whoever changes a state adds its event in the same transaction. Database trigger
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +30,7 @@ class Ledger:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         """Keep the history of `database`; see `open_ledger`."""
         self._database, self._clock = database, clock
-        self.reading = database.reading
+        self.reading, self.mark_erased, self.scrub = database.reading, database.mark_erased, database.scrub
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -48,13 +48,25 @@ class Ledger:
             subject: To what: a digest, a pseudonym or a name, at most 128 characters; never a user's identifier.
             facts: The particulars, plain JSON.
         """
-        head = _head(connection)
-        at = self._clock().astimezone(UTC).isoformat(timespec="microseconds")
-        link = {"seq": head.seq + 1, "at": at, "event": event, "subject": subject, "facts": canonical_json(facts), "previous": head.hash}
-        sealed = digest_of(link)
-        connection.execute(insert(events).values(**link, hash=sealed))
-        connection.execute(update(heads).where(heads.c.name == events.name).values(seq=head.seq + 1, hash=sealed))
+        at = self.now()
+        self.append_all(connection, [(event, subject, facts)], at)
         return at
+
+    def append_all(self, connection: Connection, told: Sequence[tuple[str, str, Mapping[str, Any]]], at: str) -> None:
+        """Add several events to the transaction in `connection`, all of one time; each is told as in `append`."""
+        head, links = _head(connection), []
+        for event, subject, facts in told:
+            link = {"seq": head.seq + 1, "at": at, "event": event, "subject": subject, "facts": canonical_json(facts)}
+            link["previous"] = head.hash
+            head = Head(seq=head.seq + 1, hash=digest_of(link))
+            links.append(link | {"hash": head.hash})
+        if links:
+            connection.execute(insert(events), links)
+            connection.execute(update(heads).where(heads.c.name == events.name).values(seq=head.seq, hash=head.hash))
+
+    def now(self) -> str:
+        """What the clock says, as it is written beside events: ISO 8601, UTC, microseconds; later times are later texts."""
+        return iso(self._clock())
 
     def events(self) -> list[Event]:
         """The whole history, oldest first; not verified."""
@@ -91,6 +103,11 @@ class Ledger:
         """The fingerprint kept under `name`, if there is one."""
         with self.reading() as connection:
             return _fingerprint(connection, name)
+
+
+def iso(moment: datetime) -> str:
+    """A time with its zone as the ledger writes it: ISO 8601, UTC, microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def verified(connection: Connection, known: Head | None = None) -> Head:

@@ -1,4 +1,4 @@
-"""Tells the releases anew from the history alone: the tables hold nothing that the history does not seal."""
+"""Tells releases and requests anew from the history alone: but for whom requests are about, tables hold nothing that it does not seal."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from sqlalchemy import Connection, Table, select
 
 from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import DamagedLedger
-from e2urec_core.ledger.schema import MODEL, events, forgotten, line, promotions, releases
+from e2urec_core.ledger.request_book import PERSONAL
+from e2urec_core.ledger.request_replay import compare_people, told_requests
+from e2urec_core.ledger.schema import MODEL, events, forgotten, line, promotions, releases, requests, runs_lock
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
-TABLES = (releases, forgotten, promotions, line)
+TABLES = (releases, forgotten, promotions, line, requests, runs_lock)
 
 
 def compare_with_history(connection: Connection) -> None:
-    """Compare every row about releases with what the history, verified before, says of it.
+    """Compare every row about releases and requests with what the history, verified before, says of it.
 
     Raises:
         DamagedLedger: A row was edited, added or removed; names the first.
     """
     told = _told(connection)
     for table in TABLES:
-        held = _keyed(table, [dict(row._mapping) for row in connection.execute(select(table))])
+        columns = [column for column in table.c if table is not requests or column.name not in PERSONAL]
+        held = _keyed(table, [dict(row._mapping) for row in connection.execute(select(*columns))])
         for key in sorted(held.keys() | told[table.name].keys(), key=str):
             if held.get(key) != told[table.name].get(key):
                 raise DamagedLedger(
                     f"row {'/'.join(map(str, key))} of the ledger's table `{table.name}` is not what its history says",
                     hint="find out who has edited the ledger, and put its newest backup in its place",
                 )
+    compare_people(connection)
 
 
 def _told(connection: Connection) -> dict[str, Rows]:
     made: dict[str, dict[str, Any]] = {}
     gone, changes = [], []
     now: dict[str, Any] = {"name": MODEL, "epoch": 0, "champion": None, "previous": None}
-    for event in connection.execute(select(events).order_by(events.c.seq)):
+    history = connection.execute(select(events).order_by(events.c.seq)).all()
+    for event in history:
         facts = json.loads(event.facts)
         if event.event == "release added":
             gone += [{"release": event.subject, "subject": who, "request": request} for who, request in facts.pop("forgotten").items()]
@@ -52,7 +57,7 @@ def _told(connection: Connection) -> dict[str, Rows]:
         elif event.event == "champion changed":
             changes.append(facts | {"release": event.subject, "at": event.at})
             now = {"name": MODEL, "epoch": facts["epoch"], "champion": event.subject, "previous": facts["from_release"]}
-    rows = ([*made.values()], gone, changes, [now])
+    rows = ([*made.values()], gone, changes, [now], *told_requests(history))
     return {table.name: _keyed(table, each) for table, each in zip(TABLES, rows, strict=True)}
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
 
 # The last file of `migrations/`.
-NEWEST = "0001"
+NEWEST = "0002"
 # Not Alembic's own name: a database may hold other programs' tables.
 VERSION_TABLE = "ledger_version"
 # What the first event follows.
 GENESIS = "0" * 64
 # The registered model whose champions the line tells.
 MODEL = "e2urec"
+# The lock of whoever carries requests out.
+NIGHT = "night"
 
 tables = MetaData()
 
@@ -86,4 +88,58 @@ promotions = Table(
     Column("kind", String(16), nullable=False),
     Column("at", String(32), nullable=False),
     Column("run", String(128), nullable=False),
+)
+
+requests = Table(
+    "requests",
+    tables,
+    Column("id", String(18), primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("subject", String(20), nullable=False, unique=True),
+    Column("scope", String(16), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("commitment", String(64), nullable=False),
+    Column("requested_at", String(32), nullable=False),
+    Column("received_at", String(32), nullable=False),
+    Column("covers_until", String(32), nullable=False),
+    Column("due_at", String(32), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("held_from", String(16)),
+    Column("approved", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("epoch", Integer),
+    Column("run", String(128)),
+    Column("model", String(64)),
+    Column("release", String(64)),
+    Column("receipt", String(64)),
+    Column("changed_at", String(32), nullable=False),
+    # Personal, and gone once the request is purged or closed; the history never holds them.
+    Column("user_id", Text, index=True),
+    Column("note", Text),
+    Column("nonce", String(64)),
+)
+
+request_items = Table(
+    "request_items",
+    tables,
+    Column("request", String(18), ForeignKey("requests.id"), primary_key=True),
+    Column("item_id", Text, primary_key=True),
+)
+
+request_keys = Table(
+    "request_keys",
+    tables,
+    Column("key", String(64), primary_key=True),
+    Column("request", String(18), ForeignKey("requests.id"), nullable=False, index=True),
+    Column("content", String(64)),
+)
+
+runs_lock = Table(
+    "runs_lock",
+    tables,
+    Column("name", String(64), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("holder", String(128)),
+    Column("taken_at", String(32)),
 )

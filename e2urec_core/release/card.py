@@ -103,7 +103,8 @@ None.
 | gate | value | bound | margin | passed |
 |---|---|---|---|---|
 {% for gate in card.gates %}
-| {{ gate.name }} | {{ gate.value | number }} | {{ gate.bound or "-" }} | {{ gate.margin | number }} | {{ "yes" if gate.passed else "no" }} |
+{% set passed = "yes" if gate.passed else "no" %}
+| {{ gate.name }} | {{ gate.value | number }} | {{ gate.bound or "-" }} | {{ gate.margin | number }} | {{ passed }} |
 {% endfor %}
 {% else %}
 None were asked.

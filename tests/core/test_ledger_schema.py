@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from ledgers import release, releases_at
 from setuptools import find_packages
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from e2urec_core.ledger import migrating, open_ledger
+from e2urec_core.ledger.request_records import NewRequest
+from e2urec_core.ledger.requests import Requests
 from e2urec_core.ledger.schema import GENESIS, MODEL, NEWEST, VERSION_TABLE, heads, line, tables
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,6 +33,17 @@ def test_the_migrations_make_the_tables_that_statements_name(place: Path | str) 
         assert connection.execute(select(line)).one() == (MODEL, 0, None, None)
 
 
+def test_a_ledger_of_the_first_schema_is_brought_up_to_date_with_its_history(place: Path | str) -> None:
+    ledger = open_ledger(place)
+    releases_at(place).add(release(1), {})
+    with ledger.writing() as connection:
+        for table in ("request_items", "request_keys", "requests", "runs_lock"):
+            connection.execute(text(f"DROP TABLE {table}"))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))
+    assert Requests(open_ledger(place)).verify().seq == 1
+    assert Requests(ledger).add(NewRequest(user_id="7"), "command").state == "queued"
+
+
 def test_there_is_one_newest_migration() -> None:
     assert migrating._scripts().get_heads() == [NEWEST]
 
@@ -41,7 +55,7 @@ def test_the_schema_can_be_written_down_for_a_database_without_touching_it(diale
         assert f"CREATE TABLE {table} (" in sql
     for table in ("events", "promotions"):
         assert f"'{table} is append-only'" in sql or f"ON {table} EXECUTE FUNCTION refuse_change()" in sql
-    assert f"INSERT INTO {VERSION_TABLE} (version_num) VALUES ('{NEWEST}')" in sql
+    assert f"UPDATE {VERSION_TABLE} SET version_num='{NEWEST}'" in sql
 
 
 def test_postgresql_holds_the_head_of_the_history_from_the_start_of_a_transaction_that_writes() -> None:
@@ -67,7 +81,8 @@ def test_migrations_are_a_package_that_is_installed() -> None:
     ("modules", "absent"),
     [
         ("e2urec_core.ledger, e2urec_core.ledger.records, e2urec_core.pseudonyms, e2urec_core.failpoints", {"sqlalchemy", "alembic"}),
-        ("e2urec_core.ledger.releases", {"alembic"}),
+        ("e2urec_core.ledger.request_records", {"sqlalchemy", "alembic"}),
+        ("e2urec_core.ledger.releases, e2urec_core.ledger.requests", {"alembic"}),
     ],
 )
 def test_importing_the_ledger_loads_nothing_slow(modules: str, absent: set[str]) -> None:

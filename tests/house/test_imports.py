@@ -19,6 +19,7 @@ BELOW = {
     "tasks": {"data_contracts", "e2urec_core", "tasks"},
     "flows": {"e2urec_core", "tasks", "flows"},
 }
+MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in ("0001", "0002")]
 # Which files may import an engine, and nobody else.
 ENGINES = {
     "prefect": [
@@ -36,11 +37,14 @@ ENGINES = {
     "great_expectations": ["data_contracts/expectations.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
-        "e2urec_core/ledger/migrations/version_0001.py",
+        *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests")),
+        *MIGRATIONS,
         "e2urec_core/receipts/witness.py",
     ],
-    "alembic": ["e2urec_core/ledger/migrating.py", "e2urec_core/ledger/migrations/version_0001.py"],
+    "alembic": ["e2urec_core/ledger/migrating.py", *MIGRATIONS],
     "cryptography": ["e2urec_core/receipts/envelope.py"],
+    "fastapi": ["flows/requests_serving.py"],
+    "uvicorn": ["flows/requests_serving.py"],
 }
 # What the command may import before it knows what to do: help answers within half a second.
 SLOW = (
@@ -57,10 +61,12 @@ SLOW = (
     "great_expectations",
     "sqlalchemy",
     "alembic",
+    "fastapi",
+    "uvicorn",
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs")),
-    *(f"flows/{name}.py" for name in ("receipt_commands", "shown", "surroundings")),
+    *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
@@ -70,6 +76,7 @@ QUICK += ["e2urec_core/ledger/__init__.py", "e2urec_core/ledger/records.py", "e2
 # Receipts are verified by people who have nothing else of ours at work.
 QUICK += [f"e2urec_core/receipts/{name}.py" for name in ("chain", "envelope", "folder", "keys", "receipt", "trust", "verify")]
 QUICK += ["e2urec_core/secret_key.py", "e2urec_core/release/verdict.py"]
+QUICK += ["e2urec_core/ledger/request_records.py"]
 # Where the core handles tables of users; what trains and scores runs without Polars.
 TABLES = (
     "data/deletions.py",
@@ -80,6 +87,7 @@ TABLES = (
     "data/interaction_rows.py",
     "data/moments.py",
     "data/quarantine.py",
+    "data/request_files.py",
     "data/unreadable.py",
     "datasets/base.py",
     "datasets/goodreads.py",
