@@ -95,6 +95,14 @@ class Scores(Artifact):
     """p(Yes) of every compared model on the rows it is judged by, and the measures taken from them."""
 
 
+class HeldOutScores(Artifact):
+    """p(Yes) of every training row by a network that never trained on its user."""
+
+
+class Proposal(Artifact):
+    """Users and interactions that are proposed to be forgotten, by name, and a page without names."""
+
+
 class Report(Artifact):
     """The report as JSON and as a page."""
 
@@ -125,6 +133,8 @@ KINDS: dict[str, type[Artifact]] = {
         OriginalLogits,
         TeacherLogits,
         Scores,
+        HeldOutScores,
+        Proposal,
         Report,
         Verdict,
         Bundle,

@@ -56,6 +56,10 @@ class BadRequest(UserError):
     """A choice of users to forget that cannot be carried out."""
 
 
+class MissingPackage(UserError):
+    """A package that only some commands need, and that is not installed."""
+
+
 class BadBackbone(UserError):
     """A tokenizer or network that cannot answer with one token."""
 

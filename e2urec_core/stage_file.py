@@ -16,6 +16,7 @@ StageName = Literal[
     "train_retrained",
     "train_augmented",
     "train_shards",
+    "fold_scores",
     "cache_original",
     "cache_teachers",
     "unlearn",
@@ -40,7 +41,7 @@ class StageFile(Settings):
     scored: tuple[tuple[str, str, str], ...] = ()
     """Role, folder of the scores and the name in them of each recommender, for `judge`."""
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by argument: backbone, training, augment, sharding, method, rule, asked, prompt, history, gates, handed."""
+    """Settings by argument: backbone, training, augment, sharding, folds, method, rule, asked, prompt, history, gates, handed."""
     subject: str | None = None
     """The method's kind, for `evaluate`."""
     seat: Seat
@@ -75,6 +76,7 @@ class StageFile(Settings):
         from e2urec_core.data.examples import HistoryRule
         from e2urec_core.data.prompts import PromptRule
         from e2urec_core.methods.base import Method
+        from e2urec_core.pollution.rule import FoldRule
         from e2urec_core.release.gates import Gates, Handed
 
         owners: dict[str, type[Settings]] = {
@@ -82,6 +84,7 @@ class StageFile(Settings):
             "training": Training,
             "augment": Augment,
             "sharding": Sharding,
+            "folds": FoldRule,
             "method": Method,
             "rule": CacheRule,
             "asked": ScoreRule,

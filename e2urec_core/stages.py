@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2urec_core.judging import evaluate, score
 from e2urec_core.notes import facts, kept, note
+from e2urec_core.pollution.scoring import fold_scores
 from e2urec_core.release.judge import judge
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "cache_teachers",
     "evaluate",
     "facts",
+    "fold_scores",
     "forget",
     "ingest",
     "judge",

@@ -14,6 +14,7 @@ import typer
 
 from e2urec_core.errors import BadSetting, UserError
 from flows.data_commands import app as data_commands
+from flows.finding import find_polluted
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
 from flows.receipt_commands import app as receipt_commands
@@ -35,6 +36,7 @@ app.add_typer(data_commands, name="data")
 app.add_typer(models_commands, name="models")
 app.add_typer(receipt_commands, name="receipt")
 app.add_typer(requests_commands, name="requests")
+app.command(name="find-polluted")(find_polluted)
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 

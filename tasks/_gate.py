@@ -10,7 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Retold, Scores, TeacherLogits, Tokens
+from e2urec_core.artifacts import (
+    Artifact,
+    Examples,
+    ForgetRequest,
+    HeldOutScores,
+    Interactions,
+    OriginalLogits,
+    Proposal,
+    Retold,
+    Scores,
+    TeacherLogits,
+    Tokens,
+)
 from e2urec_core.data import places
 from e2urec_core.errors import ContractBroken
 
@@ -107,6 +119,14 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
         from data_contracts.scores import SCORES
 
         return [(places.SCORES, SCORES)]
+    if kind is HeldOutScores:
+        from data_contracts.held_out import HELD_OUT
+
+        return [(places.HELD_OUT, HELD_OUT)]
+    if kind is Proposal:
+        from data_contracts.draft_request import PROPOSED
+
+        return [(places.PROPOSED, PROPOSED)]
     if kind in (Tokens, Retold):
         from data_contracts.tokens import TOKENS
 

@@ -15,6 +15,8 @@ NAMED = "interactions.parquet"
 """Of a request for single interactions, users and items; its `examples.parquet` holds the rows that are told anew."""
 SCORES, FACTS = "scores.parquet", "facts.json"
 """What models answered; and what a stage notes about itself, in numbers that do not depend on the clock."""
+HELD_OUT, PROPOSED = "held_out.parquet", "proposed.parquet"
+"""What networks answer to users they never trained on; and who and what is proposed to be forgotten, by name."""
 VERDICT = "verdict.json"
 """What every gate said."""
 

@@ -38,6 +38,7 @@ PROMISED: dict[str, list[str]] = {
     "scale": ["seconds", "by_stage", "peak_gib", "gate", "tokenising", "rows", "examples"],
     "forgotten_users": ["ratio_by_users", "seeds"],
     "serving": ["http_ratio", "pyfunc_ratio", "adapter_ratio", "stacked_ratio", "headline_shape", "measured"],
+    "polluted": ["precision_at_half", "seeds"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -176,6 +177,18 @@ def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: lis
     # Only what is sharded is made before the request; more users touch more shards.
     assert set(seed["before"]) == {"sisa"}
     assert all(ratio > 0 for by_count in told["ratio_by_users"].values() for ratio in by_count.values())
+
+
+@pytest.mark.long
+def test_polluted_ranks_by_every_rival_and_turns_labels_around(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("polluted", [*SMALL, "--set", "folds.training.num_epochs=1"], capsys)
+    (seed,) = told["seeds"]
+    assert told["precision_at_half"] == seed["precision_at_half"]
+    assert all(0 < precision <= 1 for precision in told["precision_at_half"].values())
+    assert {"ours", "mean_held_out_loss", "original_in_sample_loss"} <= set(told["precision_at_half"])
+    assert 0 <= seed["proposal"]["precision"] <= 1
+    # One in twenty labels of users with a taste was turned around.
+    assert seed["interactions"]["share_turned"] == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.long

@@ -32,9 +32,11 @@ ENGINES = {
         "flows/rooms.py",
         "flows/diff.py",
         "flows/train.py",
+        "flows/pollution.py",
     ],
     "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/_servable.py", "tasks/_served_model.py"],
     "great_expectations": ["data_contracts/expectations.py"],
+    "cleanlab": ["e2urec_core/pollution/quality.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
         *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests")),
@@ -63,10 +65,11 @@ SLOW = (
     "alembic",
     "fastapi",
     "uvicorn",
+    "cleanlab",
 )
 QUICK = [
-    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "flags", "knobs", "models_commands", "presets", "runs")),
-    *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "shown", "surroundings")),
+    *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
+    *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
