@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from e2urec_core import failpoints
 from e2urec_core.ledger import open_ledger
 from e2urec_core.ledger.records import Line, Release
 from e2urec_core.ledger.releases import Releases
@@ -84,6 +85,8 @@ def child(work: Callable[[], None], **environment: str) -> int:
     if number == 0:
         try:
             os.environ.update(environment)
+            # The parent may have passed armed places of its own.
+            failpoints._passed.clear()
             work()
         except BaseException:
             traceback.print_exc()

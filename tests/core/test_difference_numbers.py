@@ -13,15 +13,9 @@ from pydantic import ValidationError
 
 from e2urec_core.errors import BadInput
 from e2urec_core.evaluation import Scored
+from e2urec_core.metrics.calibration import bins_of, calibration_curve, calibration_error
 from e2urec_core.report.difference import DifferenceDocument, DifferenceRule, Gate
-from e2urec_core.report.difference.compute import (
-    bins_of,
-    calibration_curve,
-    calibration_error,
-    changes,
-    differences_drawn,
-    histogram,
-)
+from e2urec_core.report.difference.compute import changes, differences_drawn, histogram
 from e2urec_core.report.difference.schema import Changes, Measure
 from tests.two_versions import RULE, TITLES, compared, facts, many_rows, rows
 

@@ -136,7 +136,7 @@ def test_the_same_comparison_again_takes_everything_from_the_store(console: Cons
     assert first == second
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_more_method_runs_that_method_alone(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
     answer = console(*FLAGS[:4], "undial,e2urec,do-nothing", *FLAGS[5:])
     assert answer.code == 0, answer.stderr
@@ -144,7 +144,7 @@ def test_one_more_method_runs_that_method_alone(console: Console, told: tuple[An
     assert "Do nothing" in answer.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_method_that_fails_as_a_whole_keeps_a_row_with_its_reason(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
     answer = console(*FLAGS[:4], "undial,sisa:num-shards=200", *FLAGS[5:], "--json")
     assert answer.code == 0, answer.stderr

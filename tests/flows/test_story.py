@@ -129,7 +129,9 @@ def test_nothing_half_written_is_left_behind(story: Story) -> None:
 def test_a_second_run_takes_every_stage_from_the_store(story: Story, console: Console) -> None:
     answer = console.unlearn()
     assert answer.code == 0
-    assert [line.split()[:2] for line in answer.stderr.splitlines()] == [*([stage, "cached"] for stage in STAGES), ["version", "1"]]
+    *stages, version = [line.split()[:2] for line in answer.stderr.splitlines()]
+    assert stages == [[stage, "cached"] for stage in STAGES]
+    assert version[0] == "version"
     first, second = console.run(story.run), console.last()
     assert states(second) == dict.fromkeys(STAGES, "cached")
     assert second["state"] == "completed"

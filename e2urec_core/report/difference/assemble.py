@@ -10,7 +10,8 @@ import numpy
 
 from e2urec_core.errors import BadInput
 from e2urec_core.evaluation import Scored
-from e2urec_core.report.difference.compute import A, B, calibration_curve, changes
+from e2urec_core.metrics.calibration import calibration_curve
+from e2urec_core.report.difference.compute import A, B, changes
 from e2urec_core.report.difference.moved import flips, moved_items, moved_users, rank_agreement
 from e2urec_core.report.difference.schema import PSEUDONYM, CalibrationCurve, DifferenceDocument, DifferenceRule, VersionFacts
 

@@ -8,11 +8,11 @@ Source: the cluster bootstrap (Field and Welsh 2007); calibration error over bin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy
 
 from e2urec_core.evaluation import Scored
+from e2urec_core.metrics.calibration import bins_of, calibration_error
 from e2urec_core.metrics.utility import accuracy, auc, log_loss, row_losses
 from e2urec_core.report.comparison.resampling import middle_of, weighted_auc
 from e2urec_core.report.difference.schema import Changes, DifferenceRule, Histogram, Measure, MeasureName, Verdict
@@ -25,57 +25,6 @@ HALF_OF_THE_BARS = 10
 WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """How far the histogram may reach to both sides; the least that holds 99 % of the rows is taken, the outermost bins take the others."""
 CELLS_AT_A_TIME = 2**22
-
-
-class Curve(NamedTuple):
-    """A calibration curve: mean p(Yes), share of liked rows and number of rows of each bin, (bin,) each."""
-
-    told: numpy.ndarray
-    liked: numpy.ndarray
-    rows: numpy.ndarray
-
-
-def bins_of(yes: numpy.ndarray, num_bins: int) -> numpy.ndarray:
-    """The bin of each row, from 0, (row,): about equally many rows a bin; rows of one p(Yes) share theirs.
-
-    >>> bins_of(numpy.array([0.9, 0.1, 0.2, 0.8]), 2)
-    array([1, 0, 0, 1])
-    """
-    if not len(yes):
-        return numpy.zeros(0, dtype=numpy.int64)
-    edges = numpy.unique(numpy.quantile(yes, numpy.arange(1, num_bins) / num_bins))
-    _, place = numpy.unique(numpy.searchsorted(edges, yes, side="right"), return_inverse=True)
-    return place
-
-
-def calibration_curve(labels: numpy.ndarray, yes: numpy.ndarray, num_bins: int = 10) -> Curve:
-    """What was told and what was true in bins of about equally many rows, from the smallest p(Yes) to the largest.
-
-    Args:
-        labels: 0 or 1, (row,).
-        yes: p(Yes), (row,).
-        num_bins: Most bins, at least 1; fewer come back where rows share their p(Yes), none without rows.
-
-    >>> curve = calibration_curve(numpy.array([0, 1, 1, 1]), numpy.array([0.2, 0.4, 0.6, 0.8]), 2)
-    >>> curve.told.round(2), curve.liked, curve.rows
-    (array([0.3, 0.7]), array([0.5, 1. ]), array([2, 2]))
-    """
-    place = bins_of(yes, num_bins)
-    rows = numpy.bincount(place)
-    told, liked = (numpy.bincount(place, values) / rows for values in (yes, labels))
-    return Curve(numpy.clip(told, 0, 1), liked, rows)
-
-
-def calibration_error(labels: numpy.ndarray, yes: numpy.ndarray, num_bins: int = 10) -> float | None:
-    """Mean distance between told and liked of the bins, weighted by their rows, 0 to 1; None without rows.
-
-    >>> round(calibration_error(numpy.array([0, 1, 1, 1]), numpy.array([0.2, 0.4, 0.6, 0.8]), 2), 4)  # (|0.3 - 0.5| + |0.7 - 1|) / 2
-    0.25
-    """
-    if not len(labels):
-        return None
-    curve = calibration_curve(labels, yes, num_bins)
-    return float(curve.rows @ numpy.abs(curve.told - curve.liked) / len(labels))
 
 
 def changes(scored: Scored, users: numpy.ndarray, rule: DifferenceRule, *, group: str) -> Changes:
