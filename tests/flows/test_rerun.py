@@ -96,6 +96,7 @@ def test_a_changed_setting_of_an_earlier_stage_is_named_not_ignored(console: Con
     assert console.run(run)["state"] == "stale"
 
 
+@pytest.mark.long
 def test_a_failed_run_goes_on_from_its_failed_stage(console: Console, tmp_path: Path) -> None:
     users = tmp_path / "leave.txt"
     users.write_text("nobody\n")
