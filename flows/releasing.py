@@ -86,9 +86,9 @@ def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
         stored = desk.bundle_of(champion)
         held = stored, _scored(run, prepared, stored), "model"
     scored = [("candidate", candidate.scores, candidate.name), ("champion", *held[1:])]
-    names = ["retrain", *(f"retrain_{number}" for number in range(1, len(candidate.retrained)))]
-    roles = ["retrain", *["further"] * (len(candidate.retrained) - 1)]
-    scored += [(role, candidate.scores, name) for role, name, _ in zip(roles, names, candidate.retrained, strict=False)]
+    for number in range(len(candidate.retrained)):
+        role, name = ("further", f"retrain_{number}") if number else ("retrain", "retrain")
+        scored.append((role, candidate.scores, name))
     told = prepared.tokens, prepared.request, prepared.rows, prepared.examples
     retrained = candidate.retrained[0] if candidate.retrained else None
     verdict = decide(scored, candidate.model, held[0], *told, run.gates, run.seat(), prepared.retold, retrained)

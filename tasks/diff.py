@@ -60,12 +60,14 @@ def write_difference(
     from e2urec_core.data.prompts import Catalogue, PromptRule
     from e2urec_core.data.tokens import prompts_of_part, prompts_of_split
     from e2urec_core.judging import SCORED
+    from e2urec_core.ledger import ledger_place, open_ledger
+    from e2urec_core.pseudonyms import open_pseudonyms
     from e2urec_core.report.difference import assemble, render
     from e2urec_core.scoring import read_scores
 
     spoken, asked = work.open(tokens), work.open(request)
     scored = [read_scores(work.open(table), [SCORED], ("test", "forgotten")) for table in (before, after)]
-    names = _desk_of(work.room).pseudonyms()
+    names = open_pseudonyms(work.room.workspace, open_ledger(ledger_place(work.room.workspace)))
     assert names.fingerprint == key, "the key was changed while the page was made"
     known, activity = _Rows(work.open(examples)), _counted(prompts_of_split(spoken, "train"))
     paired = {}
@@ -134,7 +136,3 @@ def _counted(training: Prompts) -> dict[int, int]:
     assert training.users is not None, "tokens know their users"
     users, counts = numpy.unique(training.users, return_counts=True)
     return dict(zip(users.tolist(), counts.tolist(), strict=True))
-
-
-def _desk_of(room: Room) -> Desk:
-    return Desk.open(room.workspace, room.store, room.tracker, "", room.journal.record.run)
