@@ -3,6 +3,7 @@
 The history is kept as places in the table of items; the prompt's text is written where it is tokenised.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -49,4 +50,20 @@ EXAMPLES = ExamplesTable(
         one_of(ExamplesTable.label, 0, 1),
         finite(ExamplesTable.rating),
     ),
+)
+# A request may change no history, and then it tells nothing anew.
+TOLD_ANEW = replace(EXAMPLES, min_rows=0)
+
+
+class GoneTable(Contract):
+    """Column names of `GONE`."""
+
+    example_id: ClassVar[str] = "example_id"
+
+
+GONE = GoneTable(
+    name="gone",
+    columns=(Column(GoneTable.example_id, pa.int64(), "An example that is no longer there once the request is carried out."),),
+    rules=(unique(GoneTable.example_id),),
+    min_rows=0,
 )

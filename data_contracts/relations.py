@@ -39,9 +39,10 @@ REQUEST_RELATION = _relation(
     "forget request and its examples",
     {
         "misplaced_marks": "Marks that do not stand in the place of their example.",
-        "users_forgotten_and_retained": "Users of whom some training rows are forgotten and others retained.",
+        "users_forgotten_and_retained": "Users who are forgotten as a whole, and of whom training rows are retained.",
         "held_out_users_forgotten": "Users who are held out and forgotten.",
         "forgotten_rows_told_anew": "Rows that are told without an interaction although they do not stay themselves.",
+        "gone_rows_marked_otherwise": "Rows that go and are not marked as forgotten, and rows that stay and are.",
     },
 )
 TOKENS_RELATION = _relation(

@@ -150,3 +150,19 @@ class BadKey(UserError):
 
 class BadReceipt(UserError):
     """A receipt, or a chain of receipts, that is not what was signed."""
+
+
+class WorkspaceBusy(UserError):
+    """Another run works on what this one needs for itself."""
+
+
+class NoChampion(UserError):
+    """There is no recommender in production yet."""
+
+
+class NightFailed(UserError):
+    """No recommender that forgets passed its gates; the requests wait for the next night."""
+
+
+class NotErased(UserError):
+    """Something that names people who are forgotten is still there after everything was erased."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2urec_core.artifacts import canonical_json
-from e2urec_core.errors import BadKey
-from e2urec_core.secret_key import KEY_BYTES, SecretKey
+from e2urec_core.secret_key import KEY_BYTES, SecretKey, fingerprint_of
 from e2urec_core.store import storage_errors
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Pseudonyms:
     @property
     def fingerprint(self) -> str:
         """SHA-256 by which the key is recognised, 64 hex digits; the key cannot be told from it."""
-        return hashlib.sha256(b"check" + self._key).hexdigest()
+        return fingerprint_of(self._key)
 
     def _of(self, named: str) -> str:
         return hmac.new(self._key, named.encode(), hashlib.sha256).hexdigest()[:PSEUDONYM_DIGITS]
@@ -64,26 +63,18 @@ def open_pseudonyms(workspace: Path, ledger: Ledger) -> Pseudonyms:
         BadKey: The key is missing, malformed, open to others, or not the one used so far.
         StorageFailed: The file cannot be read or written.
     """
+    return Pseudonyms(_KEY.open(workspace, FILE, ledger, made="pseudonyms"))
+
+
+def existing_pseudonyms(workspace: Path) -> Pseudonyms | None:
+    """The pseudonyms by a key that is there, or None: looking draws no key, and asks no ledger.
+
+    Raises:
+        BadKey: The key is malformed or open to others.
+        StorageFailed: The file cannot be read.
+    """
     given, path = _KEY.given(), workspace / FILE
     if given is not None:
-        pseudonyms = Pseudonyms(given)
-    else:
-        with storage_errors(workspace):
-            # Asked first: a file that is drawn meanwhile is there before its fingerprint.
-            kept = ledger.fingerprint("pseudonyms")
-            if not path.exists():
-                if kept is not None:
-                    raise BadKey(
-                        "the key of the pseudonyms is missing, and the ledger holds pseudonyms that were made with it",
-                        facts={"file": path},
-                        hint=f"put its backup in its place, or name it in `{VARIABLE}`",
-                    )
-                _KEY.draw(path)
-            pseudonyms = Pseudonyms(_KEY.read(path))
-    if ledger.keep_fingerprint("pseudonyms", pseudonyms.fingerprint) != pseudonyms.fingerprint:
-        raise BadKey(
-            "the key of the pseudonyms is not the one that the ledger's pseudonyms were made with",
-            facts={"key": VARIABLE if given is not None else path},
-            hint="put the first key back",
-        )
-    return pseudonyms
+        return Pseudonyms(given)
+    with storage_errors(workspace):
+        return Pseudonyms(_KEY.read(path)) if path.exists() else None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from e2urec_core.errors import BadKey
 from e2urec_core.failpoints import failpoint
-from e2urec_core.store import sync
+from e2urec_core.store import storage_errors, sync
+
+if TYPE_CHECKING:
+    from e2urec_core.ledger.history import Ledger
 
 KEY_BYTES = 32
+
+
+def fingerprint_of(key: bytes) -> str:
+    """SHA-256 by which a key is recognised, 64 hex digits; the key cannot be told from it."""
+    return hashlib.sha256(b"check" + key).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,42 @@ class SecretKey:
             raise BadKey(
                 f"the key in `{self.variable}` is not one of {2 * KEY_BYTES} hex digits",
                 hint="set the key that was drawn for this ledger",
+            )
+        return key
+
+    def open(self, workspace: Path, file: Path, ledger: Ledger, *, made: str) -> bytes:
+        """The key that a workspace has used from the first day on: the one in the variable, or in its file, drawn on first use.
+
+        Args:
+            workspace: Its folder.
+            file: Where the key lies in it.
+            ledger: Keeps the fingerprint of the first key that was ever used.
+            made: What is made with the key, a plural for sentences; the fingerprint is kept under this word.
+
+        Raises:
+            BadKey: The key is missing, malformed, open to others, or not the one used so far.
+            StorageFailed: The file cannot be read or written.
+        """
+        key, path = self.given(), workspace / file
+        given = key is not None
+        if key is None:
+            with storage_errors(workspace):
+                # Asked first: a file that is drawn meanwhile is there before its fingerprint.
+                kept = ledger.fingerprint(made)
+                if not path.exists():
+                    if kept is not None:
+                        raise BadKey(
+                            f"{self.name} is missing, and the ledger holds {made} that were made with it",
+                            facts={"file": path},
+                            hint=f"put its backup in its place, or name it in `{self.variable}`",
+                        )
+                    self.draw(path)
+                key = self.read(path)
+        if ledger.keep_fingerprint(made, fingerprint_of(key)) != fingerprint_of(key):
+            raise BadKey(
+                f"{self.name} is not the one that the ledger's {made} were made with",
+                facts={"key": self.variable if given else path},
+                hint="put the first key back",
             )
         return key
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from e2urec_core.data.ingest import IngestRule
     from e2urec_core.data.prompts import PromptRule
     from e2urec_core.data.split import SplitRule
+    from e2urec_core.data.suppressed import Suppressed
     from e2urec_core.datasets.base import Dataset
     from e2urec_core.engine import Bench
     from e2urec_core.methods.base import Method
@@ -57,11 +58,11 @@ __all__ = [
 ADAPTER = "adapter"
 
 
-def ingest(dataset: Dataset, rule: IngestRule, earlier: Path | None, place: Path) -> int:
-    """Read the dataset and store its interactions, items and users, and what was put aside."""
+def ingest(dataset: Dataset, rule: IngestRule, earlier: Path | None, place: Path, suppressed: Suppressed | None = None) -> int:
+    """Read the dataset and store its interactions, items and users, and what was put aside; nothing that is on the suppression list."""
     from e2urec_core.data.ingest import ingest as read
 
-    return read(dataset, rule, place, earlier)
+    return read(dataset, rule, place, earlier, suppressed=suppressed)
 
 
 def split(interactions: Path, history: HistoryRule, rule: SplitRule, seed: int, place: Path) -> int:

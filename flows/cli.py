@@ -17,9 +17,11 @@ from flows.data_commands import app as data_commands
 from flows.finding import find_polluted
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
+from flows.night_commands import erase, nightly
 from flows.receipt_commands import app as receipt_commands
 from flows.requests_commands import app as requests_commands
-from flows.surroundings import prepare
+from flows.scan_command import scan
+from flows.surroundings import prepare, storage_fault
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
@@ -37,6 +39,9 @@ app.add_typer(models_commands, name="models")
 app.add_typer(receipt_commands, name="receipt")
 app.add_typer(requests_commands, name="requests")
 app.command(name="find-polluted")(find_polluted)
+app.command()(nightly)
+app.command()(erase)
+app.command()(scan)
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
@@ -228,6 +233,9 @@ def main() -> None:
             sys.stderr.write(
                 f"{BadSetting(error.format_message().rstrip('.'), hint='`e2urec --help` lists the commands and their flags')}\n"
             )
+            sys.exit(EXIT_USER_ERROR)
+        if not debug and (fault := storage_fault(error)) is not None:
+            sys.stderr.write(f"{fault}\n")
             sys.exit(EXIT_USER_ERROR)
         raise
 

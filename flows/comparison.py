@@ -93,7 +93,7 @@ def build_comparison(
     runs = {}
     for name in _named(methods or (experiment.methods if experiment else ALL)):
         kind, *knobs = name.split(":", maxsplit=1)
-        runs[name] = build_run({**words, "method": kind}, preset, {**shared, **_fixed(name, knobs)})
+        runs[name] = build_run({**words, "method": kind}, preset, {**shared, **fixed_knobs(name, knobs)})
     entries = tuple(_entry(name, run.method) for name, run in runs.items())
     reference = next((run for run in runs.values() if run.method.kind == REFERENCE), next(iter(runs.values())))
     named = {"seeds": ("seeds",), "parallel": ("parallel",), "budget": ("tuning", "budget"), "tuning_seed": ("tuning", "seed")}
@@ -135,7 +135,7 @@ def _named(methods: str) -> list[str]:
     return [name for name in named if name not in POLES] or ["do-nothing"]
 
 
-def _fixed(name: str, knobs: list[str]) -> dict[str, str]:
+def fixed_knobs(name: str, knobs: list[str]) -> dict[str, str]:
     """Flags of a variant such as `e2urec:forget-weight=0;suppression=4`."""
     told = {}
     for knob in knobs[0].split(";") if knobs else ():
@@ -147,7 +147,9 @@ def _fixed(name: str, knobs: list[str]) -> dict[str, str]:
 
 
 def _entry(name: str, method: Method) -> Entry:
-    fixed = {knob.removeprefix("method.").replace("-", "_"): value for knob, value in _fixed(name, name.split(":", maxsplit=1)[1:]).items()}
+    fixed = {
+        knob.removeprefix("method.").replace("-", "_"): value for knob, value in fixed_knobs(name, name.split(":", maxsplit=1)[1:]).items()
+    }
     told = ", ".join(f"{knob.replace('_', ' ')} {value}" for knob, value in fixed.items())
     return Entry(
         name=" ".join([method.kind, *(f"{knob} {value}" for knob, value in fixed.items())]),

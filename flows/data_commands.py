@@ -1,6 +1,7 @@
 """The commands `e2urec data`: look at a source before anything is trained on it.
 
-Both read the source through the gate of the stage `ingest`, into a private folder that is dropped at the end; no run is made.
+Both read the source through the gate of the stage `ingest`, suppression list included, into a private folder that is dropped at the end; no
+run is made.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def check(
         return
     reading = _reading(dataset, "check")
     from e2urec_core.data_page import check_source, render
+    from e2urec_core.ledger.suppressions import suppressed_in
     from e2urec_core.plugins import word
 
     with _place(workspace) as (root, place):
-        findings, refusal = check_source(reading.dataset, reading.ingest, place)
+        findings, refusal = check_source(reading.dataset, reading.ingest, place, suppressed_in(root))
         folder = (out or root / "data-check" / word(reading.dataset.kind)).expanduser().absolute()
         written = _write(folder, render(findings), place, data_docs=data_docs)
     _show(findings, written, as_json=as_json)
@@ -81,10 +83,11 @@ def users(
         return
     reading = _reading(dataset, "users")
     from e2urec_core.data_page import read_source, rows_of_users
+    from e2urec_core.ledger.suppressions import suppressed_in
     from e2urec_core.plugins import word
 
-    with _place(workspace) as (_, place):
-        read_source(reading.dataset, reading.ingest, place)
+    with _place(workspace) as (root, place):
+        read_source(reading.dataset, reading.ingest, place, suppressed_in(root))
         table = rows_of_users(place)
     names, rows = table.column("user_id").to_pylist(), table.column("rows").to_pylist()
     if as_json:

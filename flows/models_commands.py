@@ -34,8 +34,9 @@ def models(context: typer.Context) -> None:
 def list_models(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the releases, newest first: which is champion, what the gates said, how many people it has forgotten."""
     desk = _desk(workspace)
-    _look(desk)
-    roles, releases = _roles(desk.releases.line()), desk.releases.releases()
+    held = _look(desk)
+    releases = desk.releases.releases()
+    roles = _roles(desk.releases.line()) | {each.bundle: "erased" for each in releases if _is_erased(each, held)}
     rows = [_summary(desk, release, roles) for release in releases]
     if as_json:
         _print(rows)
@@ -57,9 +58,10 @@ def show(version: VERSION, workspace: Workspace = None, as_json: AsJson = False,
 
     desk = _desk(workspace)
     release = desk.releases.release(version)
-    known = desk.releases.still_known(version)
+    known, barring = desk.releases.still_known(version), desk.releases.still_known(version, "rollback")
     if as_json:
-        _print({**_summary(desk, release, _roles(desk.releases.line())), **release.canonical(), "still_known": known})
+        told = {"still_known": known, "bar_rollback": barring}
+        _print({**_summary(desk, release, _roles(desk.releases.line())), **release.canonical(), **told})
         return
     verdict = VerdictDocument.model_validate(release.verdict)
     from flows.shown import print_table
@@ -73,6 +75,8 @@ def show(version: VERSION, workspace: Workspace = None, as_json: AsJson = False,
     print_table([row[:-1] for row in verdict.table()])
     print(verdict.text)
     print(f"still knows  {len(known)} of those whom a champion has forgotten{': ' + ', '.join(known[:5]) if known else ''}")
+    if known != barring:
+        print(f"             {len(known) - len(barring)} of them are not purged yet and would be taken back by a rollback")
 
 
 @app.command()
@@ -90,7 +94,7 @@ def rollback(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Take an earlier champion back, unless it still knows somebody who has been forgotten since."""
+    """Take an earlier champion back, unless it still knows somebody who has been forgotten since and whose data is purged."""
     desk = _desk(workspace)
     if version is None:
         previous = desk.releases.line().previous
@@ -129,13 +133,19 @@ def _desk(workspace: Path | None) -> Desk:
     return Desk.open(place, Store(place / "store"), Tracker(place), model_name(), "e2urec models")
 
 
-def _look(desk: Desk) -> None:
-    """Set the aliases right, if the registry can be reached; what is shown is the ledger's."""
+def _look(desk: Desk) -> set[int] | None:
+    """Set the aliases right, if the registry can be reached, and tell which versions it holds; what else is shown is the ledger's."""
     try:
         if desk.releases.releases():
             desk.repair()
+            return set(desk.registry.versions())
     except TrackingFailed as failed:
         say(f"{failed.fact}; what is shown is the ledger's, the registry was not looked at")
+    return None
+
+
+def _is_erased(release: ReleaseRecord, held: set[int] | None) -> bool:
+    return held is not None and release.registry_version is not None and release.registry_version not in held
 
 
 def _move(desk: Desk, version: int, kind: Any, *, as_json: bool) -> None:
@@ -150,6 +160,9 @@ def _move(desk: Desk, version: int, kind: Any, *, as_json: bool) -> None:
     else:
         was = _version(desk, line.previous)
         print(f"version {version} is the champion now; before it was {'none' if was is None else f'version {was}'}")
+        known = desk.releases.still_known(version)
+        if known:
+            print(f"it knows {len(known)} who were forgotten again, until a run takes their requests back and carries them out anew")
 
 
 def _summary(desk: Desk, release: ReleaseRecord, roles: dict[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from e2urec_core.artifacts import Bundle, ForgetRequest, Model, Retrained, Scores, Verdict
+from e2urec_core.artifacts import Bundle, Model, Retrained, Scores, Verdict
 from e2urec_core.release.card import CardFacts
 from e2urec_core.settings import ScoreRule
 from flows.runs import Run
@@ -37,6 +37,8 @@ class Candidate:
         method: Method that made it; empty for an original.
         scores: Of it, of the original and of every Retrain.
         retrained: The Retrain that it is held against, and further ones; none at night.
+        base: Bundle of the release that it was made from, where the run's original is one.
+        asked: Digest of what it was asked to forget, where that is not the run's own request.
     """
 
     model: Model
@@ -45,6 +47,8 @@ class Candidate:
     method: str
     scores: Scores
     retrained: tuple[Retrained, ...] = ()
+    base: str | None = None
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def open_desk(room: Room) -> Desk:
 def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
     """Put a candidate before the gates, held against the champion, or against the run's original where there is no champion yet."""
     desk, original = open_desk(ROOM.get()), prepared.original
-    champion, base = desk.champion(), next((each.bundle for each in desk.releases.releases() if each.model == original.digest), None)
+    champion = desk.champion()
+    base = candidate.base or next((each.bundle for each in desk.releases.releases() if each.model == original.digest), None)
     if champion is None or champion.model == original.digest:
         held: tuple[Model, Scores, str] = original, candidate.scores, candidate.beside
     else:
@@ -92,7 +97,8 @@ def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
     told = prepared.tokens, prepared.request, prepared.rows, prepared.examples
     retrained = candidate.retrained[0] if candidate.retrained else None
     verdict = decide(scored, candidate.model, held[0], *told, run.gates, run.seat(), prepared.retold, retrained)
-    made = _bundle(run, prepared, candidate, verdict, _requests(desk, base, prepared.request))
+    asked = () if run.forget.nobody else (candidate.asked or prepared.request.digest,)
+    made = _bundle(run, prepared, candidate, verdict, _requests(desk, base, asked))
     return Judged(candidate, verdict, made, base, champion.bundle if champion else "")
 
 
@@ -132,9 +138,10 @@ def _bundle(run: Run, prepared: Prepared, candidate: Candidate, verdict: Verdict
     return bundle(candidate.model, verdict, *made_of, run.prompt, run.history, facts, gates, serving(), run.seat())
 
 
-def _requests(desk: Desk, base: str | None, request: ForgetRequest) -> tuple[str, ...]:
+def _requests(desk: Desk, base: str | None, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Digests of everything that a recommender has carried out: what its base had, then its own."""
     earlier = dict.fromkeys(desk.releases.forgotten_by(base).values()) if base else {}
-    return (*(digest for digest in earlier if digest != request.digest), request.digest)
+    return (*(digest for digest in earlier if digest not in asked), *asked)
 
 
 @contextmanager

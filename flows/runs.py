@@ -144,9 +144,9 @@ def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: M
     """The run that `sections` describe once `flags` are put in."""
     run = filled(Run, sections, members, flags)
     _refuse_without_encoder(run)
-    if run.forget.interactions_file is not None and not run.method.knows_interactions:
+    if not run.method.knows_interactions and (setting := run.forget.names_interactions_in):
         raise BadSetting(
-            f"`--forget.interactions-file` is refused: `{word(run.method.kind)}` forgets whole users alone",
+            f"`{flag(['forget', setting])}` is refused: `{word(run.method.kind)}` forgets whole users alone",
             hint="name users with `--forget.users-file`, or take another method",
         )
     return run

@@ -9,7 +9,7 @@ from e2urec_core.artifacts import (
     Examples,
     ForgetRequest,
     Interactions,
-    Original,
+    Model,
     Retold,
     Retrained,
     Shards,
@@ -39,7 +39,7 @@ class Prepared:
         examples: Cut by time.
         request: Who is forgotten.
         tokens: The prompts as token ids.
-        original: The recommender in production.
+        original: The recommender in production: an `Original`, or the bundle of a release.
         retold: Prompts that are told anew without what is forgotten of their histories; None where nothing is.
     """
 
@@ -47,7 +47,7 @@ class Prepared:
     examples: Examples
     request: ForgetRequest
     tokens: Tokens
-    original: Original
+    original: Model
     retold: Retold | None
 
 

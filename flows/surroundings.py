@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2urec_core.errors import UserError
+
+
+LEAST_ROOM = 16 * 2**20
+"""Bytes that must be free: with less, not even the databases can say what has become of a run."""
+PROBE_BYTES = 2**20
+"""Bytes that are written to see whether that can be done."""
+_PREPARED: list[Path] = []
 
 
 def prepare(workspace: Path | None) -> Path:
@@ -17,6 +30,9 @@ def prepare(workspace: Path | None) -> Path:
 
     place = place_of(workspace)
     Store(place / "store")
+    _PREPARED.append(place)
+    if (fault := _no_room(place)) is not None:
+        raise fault
     end_orphans(place / "prefect")
     quiet = {
         "PREFECT_HOME": str(place / "prefect"),
@@ -50,6 +66,36 @@ def prepare(workspace: Path | None) -> Path:
     # Without this, a terminated command would leave Prefect's in-process server behind.
     signal.signal(signal.SIGTERM, _leave)
     return place
+
+
+def storage_fault(error: Exception) -> UserError | None:
+    """The sentence for an error of another package that comes of a disk that is full or refuses; None for any other error."""
+    fault = _no_room(_PREPARED[-1]) if _PREPARED else None
+    if fault is not None:
+        fault.facts["found by"] = type(error).__name__
+    return fault
+
+
+def _no_room(place: Path) -> UserError | None:
+    """The sentence for a workspace in which nothing more can be written."""
+    from e2urec_core.errors import StorageFailed
+
+    probe, hint = place / f".{os.getpid()}.probe", "free some space, then run the command again: it goes on from what is finished"
+    try:
+        free = shutil.disk_usage(place).free
+        if free < LEAST_ROOM:
+            return StorageFailed(
+                f"the workspace cannot be written: {free / 2**20:.1f} MiB are free, and {LEAST_ROOM // 2**20} are needed",
+                facts={"folder": place},
+                hint=hint,
+            )
+        probe.write_bytes(bytes(PROBE_BYTES))
+    except OSError as refused:
+        return StorageFailed(f"the workspace cannot be written: {refused.strerror or refused}", facts={"folder": place}, hint=hint)
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

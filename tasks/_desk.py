@@ -127,7 +127,12 @@ class Desk:
         if newest is not None and newest.bundle not in named.values() and not self.releases.was_champion(newest.bundle):
             named[CHALLENGER] = newest.bundle
         versions = {alias: self.releases.release(bundle).registry_version for alias, bundle in named.items() if bundle}
-        return {alias: version for alias, version in versions.items() if version is not None}
+        # A release that was erased stays in the ledger, and its version is gone. Of the champion that would be a fault, and is one.
+        return {
+            alias: version
+            for alias, version in versions.items()
+            if version is not None and (alias == CHAMPION or self.registry.holds(version))
+        }
 
 
 def _version(number: int | None) -> str:

@@ -111,10 +111,14 @@ def _contracts(kind: type[Artifact], place: Path) -> list[tuple[str, Contract]]:
 
         parts = [(str(part.relative_to(place)), INTERACTIONS) for part in places.part_files(place) if part.stat().st_nlink == 1]
         return [*parts, (places.ITEMS, ITEMS), (places.USERS, USERS), (places.QUARANTINE, QUARANTINE)]
-    if kind is Examples or (kind is ForgetRequest and (place / places.EXAMPLES).exists()):
+    if kind is Examples:
         from data_contracts.examples import EXAMPLES
 
         return [(places.EXAMPLES, EXAMPLES)]
+    if kind is ForgetRequest:
+        from data_contracts.examples import GONE, TOLD_ANEW
+
+        return [(places.GONE, GONE), *([(places.EXAMPLES, TOLD_ANEW)] if (place / places.EXAMPLES).exists() else [])]
     if kind is Scores:
         from data_contracts.scores import SCORES
 

@@ -81,6 +81,10 @@ class RunRecord(Settings):
         }
         return self.model_copy(update={"state": "failed", "stages": stages})
 
+    def is_alive(self) -> bool:
+        """Whether its process works on this machine now."""
+        return self.state == "running" and self.host == platform.node() and not self._is_dead()
+
     def _is_dead(self) -> bool:
         import psutil
 

@@ -85,10 +85,33 @@ class Registry:
             )
         return folder
 
+    def versions(self) -> list[int]:
+        """Numbers of all versions, oldest first."""
+        return sorted(int(each.version) for each in self._ask(lambda client: client.search_model_versions(f"name='{self.name}'")))
+
+    def run_of(self, version: int) -> str:
+        """MLflow's id of the run below which the files of a version lie."""
+        return str(self._ask(lambda client: client.get_model_version(self.name, str(version))).run_id)
+
     def aliases(self) -> dict[str, int]:
         """Versions by their alias."""
         model = self._ask(self._model)
         return {str(name): int(version) for name, version in model.aliases.items()}
+
+    def holds(self, version: int) -> bool:
+        """Whether a version is there and was not deleted."""
+        from mlflow.exceptions import MlflowException
+
+        def held(client: Any) -> bool:
+            try:
+                client.get_model_version(self.name, str(version))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+            return True
+
+        return bool(self._ask(held))
 
     def point(self, alias: str, version: int | None) -> None:
         """Let an alias name `version`, or no version."""

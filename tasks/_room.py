@@ -6,13 +6,17 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from e2urec_core.artifacts import Artifact
+from e2urec_core.deletion.removal import folder_of, remove
+from e2urec_core.errors import Fenced
 from e2urec_core.store import Store
 from tasks._journal import Journal
 from tasks._pool import Pool
 from tasks._tracking import Tracker
 
+A = TypeVar("A", bound=Artifact)
 Mode = Literal["use", "force", "recorded", "compare"]
 Execution = Literal["inline", "process"]
 
@@ -20,6 +24,10 @@ Execution = Literal["inline", "process"]
 def run_everything(stage: str) -> Mode:
     """Take each stage from the store if it was run before, else run it."""
     return "use"
+
+
+def nobody_else() -> None:
+    """Whoever runs is the only one who may."""
 
 
 @dataclass
@@ -36,6 +44,7 @@ class Room:
         execution: Whether stages that train or score run in this process, or each in one of its own.
         pool: Processes that take turns at such stages; without one, `execution` decides.
         stale: Labels of the stages that were found stale.
+        guard: Raises `Fenced` where another run has taken over; asked around everything that is published.
     """
 
     workspace: Path
@@ -46,6 +55,22 @@ class Room:
     execution: Execution = "inline"
     pool: Pool | None = None
     stale: list[str] = field(default_factory=list)
+    guard: Callable[[], None] = nobody_else
+
+    def publish(self, kind: type[A], place: Path, *, parents: tuple[str, ...], rows: int, made_by: str) -> A:
+        """Publish a finished folder; see `Store.publish`.
+
+        Raises:
+            Fenced: Another run has taken over. What was published just then is taken back: that run may have erased what it is made from.
+        """
+        self.guard()
+        handle = self.store.publish(kind, place, parents=parents, rows=rows, made_by=made_by)
+        try:
+            self.guard()
+        except Fenced:
+            remove(self.store, folder_of(self.store, handle))
+            raise
+        return handle
 
     @property
     def reports(self) -> Path:

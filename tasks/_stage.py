@@ -25,6 +25,7 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from e2urec_core.artifacts import Artifact, digest_of, file_digest
+from e2urec_core.data.suppressed import Suppressed
 from e2urec_core.errors import ProcessDied, StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Seat, Settings
 from e2urec_core.store import StageRecord
@@ -100,7 +101,12 @@ class Work:
 
 
 def stage(
-    name: str, *, writes: type[A], aside: Sequence[str] = (), label: Callable[[Mapping[str, Any]], str] | None = None
+    name: str,
+    *,
+    writes: type[A],
+    aside: Sequence[str] = (),
+    cleansed: Sequence[str] = (),
+    label: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Callable[..., int]], Callable[..., A]]:
     """Make a stage of a function.
 
@@ -108,6 +114,8 @@ def stage(
         name: Name of the stage on the command line and in Prefect.
         writes: Kind of the artifact it gives.
         aside: Arguments that do not change what it gives, such as measured times; they stay out of the key.
+        cleansed: Arguments from which the stage carries nothing of the forgotten over, so that what it gives may outlive them: their
+            digests are in the key, but not among the parents, which erasure follows.
         label: Tells apart several runs of the stage in one pipeline run, from its arguments.
     """
 
@@ -132,7 +140,7 @@ def stage(
                     handle = _take(room, title, key, writes, known)
                     made.append(handle)
                     return Completed(name="Cached", message=f"{title} was taken from the store: {handle.kind} {handle.short}", data=handle)
-                made.append(_run(room, title, key, writes, body, given))
+                made.append(_run(room, title, key, writes, body, given, cleansed))
                 return made[-1]
 
             once = task(
@@ -171,7 +179,7 @@ def stage_key(name: str, writes: type[Artifact], given: Mapping[str, Any]) -> st
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Artifact):
+    if isinstance(value, Artifact | Suppressed):
         return value.digest
     if isinstance(value, Settings):
         keyed = getattr(value, "keyed", value.canonical)
@@ -210,7 +218,9 @@ def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord)
     return handle
 
 
-def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any]) -> A:
+def _run(
+    room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any], cleansed: Sequence[str]
+) -> A:
     room.journal.note(title, StageEntry(state="running", key=key))
     checkpoints = room.store.root / "checkpoints" / key
     started = time.perf_counter()
@@ -220,8 +230,9 @@ def _run(room: Room, title: str, key: str, writes: type[A], body: Callable[..., 
                 work = Work(room, place, watch, metrics, checkpoints)
                 rows = body(work, **given)
             _gate.check(writes, place, work.opened)
-            parents = tuple(sorted({handle.digest for value in given.values() for handle in _handles(value)}))
-            handle = room.store.publish(writes, place, parents=parents, rows=rows, made_by=title)
+            made_from = [value for argument, value in given.items() if argument not in cleansed]
+            parents = tuple(sorted({handle.digest for handle in _handles(made_from)}))
+            handle = room.publish(writes, place, parents=parents, rows=rows, made_by=title)
             seconds = time.perf_counter() - started
             room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
             metrics.final({"seconds": seconds, "rows": float(rows)})

@@ -224,3 +224,45 @@ class Tracker:
             if found is not None:
                 self._experiment = found.experiment_id
         return client
+
+
+def connected(address: str) -> Any:
+    """A client of the tracking server at `address`, through which nothing is made."""
+    import mlflow
+
+    return mlflow.MlflowClient(address, registry_uri=address)
+
+
+def all_runs_of(client: Any, address: str) -> Iterator[tuple[Any, list[Any]]]:
+    """Every experiment with all of its runs, the deleted ones too.
+
+    Raises:
+        TrackingFailed: The server does not answer, or refuses.
+    """
+    from mlflow.entities import ViewType
+
+    for experiment in paged(lambda token: client.search_experiments(view_type=ViewType.ALL, page_token=token), address):
+        asked = partial(client.search_runs, [experiment.experiment_id], run_view_type=ViewType.ALL)
+        found = paged(lambda token, asked=asked: asked(page_token=token), address)  # type: ignore[misc]
+        yield experiment, list(found)
+
+
+def paged(ask: Callable[[str | None], Any], address: str) -> Iterator[Any]:
+    """What a server answers in pages, one after the other."""
+    token = None
+    while True:
+        page = patiently(partial(ask, token), address, patience_s())
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def downloaded(run_id: str, address: str, place: Path) -> bool:
+    """Download every artifact of a run into `place`; returns whether it has any."""
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    found = patiently(lambda: list_artifacts(run_id=run_id, tracking_uri=address), address, patience_s())
+    if found:
+        patiently(lambda: download_artifacts(run_id=run_id, dst_path=str(place), tracking_uri=address), address, patience_s())
+    return bool(found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2urec_core.artifacts import Bundle, ForgetRequest, Interactions, Model, Scores, Verdict
 from e2urec_core.data import places
+from e2urec_core.data.named import read_named
 from e2urec_core.failpoints import failpoint
 from tasks._desk import Desk
 from tasks._progress import say
@@ -14,6 +15,7 @@ from tasks._room import Room
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.records import ReleaseRecord
+    from e2urec_core.ledger.request_records import Identity
     from e2urec_core.release.card import GateRow
     from e2urec_core.release.verdict import VerdictDocument
 
@@ -132,13 +134,8 @@ def whom_it_forgot(desk: Desk, request: ForgetRequest | None, base: str | None, 
 
 
 def _asked(desk: Desk, request: ForgetRequest) -> list[str]:
-    import pyarrow.parquet as pq
-
-    names, folder = desk.pseudonyms(), desk.store.open(request)
-    if (folder / places.USERS).is_file():
-        return [names.of_user(user) for user in _texts(pq.read_table(folder / places.USERS), "user_id")]
-    named = pq.read_table(folder / places.NAMED)
-    return [names.of_interaction(*pair) for pair in zip(_texts(named, "user_id"), _texts(named, "item_id"), strict=True)]
+    names, (users, pairs) = desk.pseudonyms(), read_named(desk.store.open(request))
+    return [*(names.of_user(user) for user in users), *(names.of_interaction(*pair) for pair in pairs)]
 
 
 def _not_among(desk: Desk, rows: Interactions, subjects: Set[str]) -> set[str]:
@@ -148,12 +145,33 @@ def _not_among(desk: Desk, rows: Interactions, subjects: Set[str]) -> set[str]:
     left = set(subjects)
     if left:
         names, folder = desk.pseudonyms(), desk.store.open(rows)
-        left -= {names.of_user(user) for user in _texts(pq.read_table(folder / places.USERS, columns=["user_id"]), "user_id")}
+        users = set(_texts(pq.read_table(folder / places.USERS, columns=["user_id"]), "user_id"))
+        left -= {names.of_user(user) for user in users}
+        asked, untold = _people(desk, left)
+        left -= untold | {subject for subject, who in asked.items() if not who.items and who.user_id in users}
+        singly = [((who.user_id, item), subject) for subject, who in asked.items() for item in who.items]
         for part in places.part_files(folder):
             for batch in pq.ParquetFile(part).iter_batches(columns=["user_id", "item_id"]):
-                pairs = zip(_texts(batch, "user_id"), _texts(batch, "item_id"), strict=True)
+                pairs = set(zip(_texts(batch, "user_id"), _texts(batch, "item_id"), strict=True))
                 left -= {names.of_interaction(*pair) for pair in pairs} if left else set()
+                left -= {subject for pair, subject in singly if pair in pairs}
     return left
+
+
+def _people(desk: Desk, subjects: Set[str]) -> tuple[dict[str, Identity], set[str]]:
+    """Whom the ledger's requests among the subjects are about, and the subjects of whom it cannot tell though their data may be there.
+
+    A request's subject is random, so rows tell nothing of it. The data of those who were purged is gone.
+    """
+    from e2urec_core.ledger.requests import Requests
+
+    requests = Requests(desk.ledger)
+    there = {each.subject: each for each in requests.requests() if each.subject in subjects}
+    people = {
+        subject: requests.identity(each.id) for subject, each in there.items() if each.state not in ("purged", "certified", "no_data")
+    }
+    untold = {subject for subject, who in people.items() if who.user_id is None}
+    return {subject: who for subject, who in people.items() if subject not in untold}, untold
 
 
 def _texts(table: Any, column: str) -> list[str]:

@@ -82,18 +82,22 @@ class Deletions:
         found = {place: (user, self.moments[user]) for place, user in enumerate(users) if user in self.moments}
         return {place: (moments[-1], len(moments), successor(user, len(moments))) for place, (user, moments) in found.items()}
 
-    def frame(self) -> polars.DataFrame:
-        """Of everybody who was deleted and of those who came back before a later deletion: user_id, deleted_at_s (the last moment), name.
+    def lives(self, user: str) -> tuple[str, ...]:
+        """All names that rows of the person whom a source or stored rows call `user` may bear: the id, and those of who comes back."""
+        first, number = parted(user)
+        if first not in self.moments or number > len(self.moments[first]) + 1:
+            first = user
+        return (first, *(successor(first, number) for number in range(1, len(self.moments.get(first, ())) + 1)))
 
-        `name` is that of whoever comes after the last deletion.
+    def frame(self) -> polars.DataFrame:
+        """Of everybody who was deleted and of those who came back: user_id, deleted_at_s (the last moment), name.
+
+        `name` is that of whoever comes after the last deletion, whose own row is there, too: their stored rows may be older than a
+        moment that was told later.
         """
         import polars as pl
 
-        rows = [
-            (user if before == 0 else successor(user, before), moments[-1], successor(user, len(moments)))
-            for user, moments in self.moments.items()
-            for before in range(len(moments))
-        ]
+        rows = [(life, moments[-1], successor(user, len(moments))) for user, moments in self.moments.items() for life in self.lives(user)]
         return pl.DataFrame(rows, schema={"user_id": pl.String, "deleted_at_s": pl.Int64, "name": pl.String}, orient="row")
 
     def refuse_names_in_use(self, users: Iterable[str]) -> None:
@@ -118,8 +122,20 @@ class Deletions:
         return users.with_columns(pl.col("user_id").replace(names)) if names else users
 
     def without(self, users: polars.DataFrame) -> polars.DataFrame:
-        """A table of users without those who were deleted."""
-        return users.join(self.frame(), on="user_id", how="anti") if self.moments else users
+        """A table of users without those who were deleted; whoever came back after the last deletion stays."""
+        import polars as pl
+
+        return users.join(self.frame().filter(pl.col("user_id") != pl.col("name")), on="user_id", how="anti") if self.moments else users
+
+
+def parted(name: str) -> tuple[str, int]:
+    """A name as `successor` gives it, taken apart: the id, and which life of it this is; any other name is its own first life.
+
+    >>> parted("anna#2"), parted("anna"), parted("anna#1")
+    (('anna', 2), ('anna', 1), ('anna#1', 1))
+    """
+    first, _, number = name.rpartition("#")
+    return (first, int(number)) if first and number.isascii() and number.isdigit() and int(number) > 1 else (name, 1)
 
 
 def successor(user: str, num_deletions: int) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from e2urec_core.artifacts import file_digest
-from e2urec_core.data.places import EXAMPLES, MARKS, USERS
+from e2urec_core.data.named import ITEM, USER, Pairs, named_deletions, named_interactions, named_users, names_interactions
+from e2urec_core.data.places import EXAMPLES, GONE, MARKS, NAMED, USERS
 from e2urec_core.errors import BadRequest
 from e2urec_core.seeding import numpy_generator
 from e2urec_core.settings import Settings
@@ -24,7 +25,7 @@ PARTS = ("retained", "forgotten", "validation", "forgotten_validation", "test", 
 
 
 class ForgetRule(Settings):
-    """Who is forgotten: users or interactions named in a file, or a share of the training users drawn by the seed."""
+    """Who is forgotten: users and interactions named in a file, or a share of the training users drawn by the seed."""
 
     share: float = Field(0.2, ge=0, le=1)
     """Share of the training users, of the named cohort if one is named, who are forgotten. Reference: 0.2."""
@@ -36,53 +37,77 @@ class ForgetRule(Settings):
     """Text file with one user id a line; replaces the draw."""
     interactions_file: Path | None = None
     """CSV with the header user_id,item_id: single interactions to forget, in the place of whole users; replaces the draw."""
+    deletions_file: Path | None = None
+    """CSV with the header user_id,item_id: users, whose item is empty, and single interactions to forget together; replaces the draw."""
 
     @model_validator(mode="after")
     def _asks_for_one_thing(self) -> ForgetRule:
-        if self.users_file is not None and self.interactions_file is not None:
-            raise ValueError("users_file and interactions_file are two requests; run one after the other")
-        if self.nobody and (self.users_file is not None or self.interactions_file is not None):
+        files = [file for file in (self.users_file, self.interactions_file, self.deletions_file) if file is not None]
+        if len(files) > 1:
+            raise ValueError(
+                f"{('two', 'three')[len(files) - 2]} requests are named; name all users and interactions in one deletions_file"
+            )
+        if self.nobody and files:
             raise ValueError("nobody is forgotten, and a file names somebody; leave one of the two out")
         return self
 
+    @property
+    def names_interactions_in(self) -> str:
+        """The setting whose file names single interactions, or the empty text."""
+        if self.deletions_file is not None and names_interactions(self.deletions_file):
+            return "deletions_file"
+        return "interactions_file" if self.interactions_file is not None else ""
+
     def fingerprint(self) -> str:
         """Digest of the file that names users or interactions, or the empty text; tomorrow it may name others under the same name."""
-        file = self.users_file or self.interactions_file
+        file = self.users_file or self.interactions_file or self.deletions_file
         return file_digest(file) if file is not None and file.is_file() else ""
 
 
 def write_request(interactions: Path, examples: Path, rule: ForgetRule, seed: int, place: Path) -> dict[str, int]:
-    """Write every example's part, and in files of their own the users, or the interactions and the rows that are told without them.
+    """Write every example's part and which examples go, and in files of their own who and what is named, and the rows told without it.
 
     Args:
         interactions: Folder of stored interactions.
         examples: Folder of the examples that were made of them.
         rule: Share, cohort or file.
         seed: The run's seed.
-        place: Where the files go.
+        place: Where the files go: `parts.parquet` and `gone.parquet`; `users.parquet` unless interactions alone are named; and where
+            some are, `interactions.parquet` with all of them and `examples.parquet` with the rows that are told anew.
 
     Returns:
-        Rows by part, and what was asked for.
+        Rows by part, those that are forgotten in any case, and what was asked for.
 
     Raises:
-        BadRequest: See `choose_forgotten` and `remove_interactions`.
+        BadRequest: See `choose_forgotten` and `remove_interactions`; a file names users who are not stored; every training row would
+            go; or none would, where interactions alone are named in `interactions_file`.
     """
     import polars as pl
+    import pyarrow as pa
 
+    from data_contracts.examples import GONE as GONE_TABLE
+    from e2urec_core.data.interaction_rows import write_table
     from e2urec_core.data.retelling import remove_interactions
 
     rows = pl.read_parquet(examples / EXAMPLES, columns=["example_id", "user_id", "timestamp_s", "split"])
     cohorts = pl.read_parquet(interactions / USERS, columns=["user_id", "cohort"])
-    if rule.interactions_file is not None:
-        removal = remove_interactions(interactions, examples, rule.interactions_file, place)
-        marks, asked = mark_rows(rows, cohorts, pl.Series(removal.gone)), removal.counts
-    else:
-        users = choose_forgotten(rows, cohorts, rule, seed)
-        marks, asked = mark_parts(rows, cohorts, users), {"forgotten_users": len(users)}
-        _write(pl.DataFrame({"user_id": users}), place / USERS)
+    users, pairs = _named(rows, cohorts, rule, seed)
+    gone, asked = rows["user_id"].is_in(users), {"forgotten_users": len(users)} if users or not pairs else {}
+    removal = remove_interactions(interactions, examples, pairs, users) if pairs else None
+    if removal is not None:
+        gone, asked = gone | pl.Series(removal.gone), asked | removal.counts
+    trains = rows["split"] == "train"
+    _refuse_too_little_or_too_much(int((gone & trains).sum()), int(trains.sum()), rule, len(pairs))
+    marks = mark_rows(rows, cohorts, gone)
+    if users or not pairs:
+        _write(pl.DataFrame({USER: users}, schema={USER: pl.String}), place / USERS)
+    if removal is not None:
+        write_table(pa.table({USER: [user for user, _ in pairs], ITEM: [item for _, item in pairs]}), place / NAMED)
+        write_table(removal.anew, place / EXAMPLES)
+    write_table(pa.table([rows["example_id"].filter(gone).to_arrow()], schema=GONE_TABLE.schema()), place / GONE)
     _write(marks, place / MARKS)
     counts = {str(part): int(count) for part, count in marks["part"].value_counts().iter_rows()}
-    return {**counts, **asked, "users": rows["user_id"].n_unique()}
+    return {"forgotten": 0, **counts, **asked, "users": rows["user_id"].n_unique()}
 
 
 def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule: ForgetRule, seed: int) -> list[str]:
@@ -103,7 +128,8 @@ def choose_forgotten(examples: polars.DataFrame, cohorts: polars.DataFrame, rule
         return []
     trained = examples.filter(pl.col("split") == "train").select("user_id").unique().join(cohorts, on="user_id", how="left").sort("user_id")
     if rule.users_file is not None:
-        chosen = _named(rule.users_file, trained["user_id"].to_list())
+        chosen = named_users(rule.users_file)
+        _refuse_unknown(chosen, trained, "have no training row", {"file": rule.users_file, "training users": f"{trained.height:,}"})
     else:
         pool = trained.filter(pl.col("cohort") == rule.cohort) if rule.cohort else trained
         if pool.is_empty():
@@ -164,21 +190,35 @@ def _write(table: polars.DataFrame, path: Path) -> None:
     table.write_parquet(path, compression="zstd", statistics=False)
 
 
-def _named(path: Path, trained: list[str]) -> list[str]:
-    try:
-        named = sorted({line.strip() for line in path.read_text().splitlines() if line.strip()})
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise BadRequest(
-            f"the file of users to forget cannot be read: {reason}", facts={"file": path}, hint="check `--forget.users-file`"
-        ) from None
-    if not named:
-        raise BadRequest("no users are forgotten: the file names 0 users", facts={"file": path}, hint="write one user id a line into it")
-    unknown = len(set(named) - set(trained))
+def _named(rows: polars.DataFrame, cohorts: polars.DataFrame, rule: ForgetRule, seed: int) -> tuple[list[str], Pairs]:
+    """Whole users and single interactions that are asked for, each sorted."""
+    if rule.interactions_file is not None:
+        return [], named_interactions(rule.interactions_file)
+    if rule.deletions_file is None:
+        return choose_forgotten(rows, cohorts, rule, seed), []
+    users, pairs = named_deletions(rule.deletions_file)
+    _refuse_unknown(users, cohorts, "were never stored", {"file": rule.deletions_file, "stored users": f"{cohorts.height:,}"})
+    return users, pairs
+
+
+def _refuse_unknown(named: list[str], known: polars.DataFrame, fault: str, facts: dict[str, object]) -> None:
+    unknown = len(set(named) - set(known["user_id"]))
     if unknown:
         raise BadRequest(
-            f"{unknown:,} of {len(named):,} named users have no training row",
-            facts={"file": path, "training users": f"{len(trained):,}"},
+            f"{unknown:,} of {len(named):,} named users {fault}",
+            facts=facts,
             hint="take them out of the file: there is nothing to forget of them",
         )
-    return named
+
+
+def _refuse_too_little_or_too_much(gone: int, trained: int, rule: ForgetRule, num_pairs: int) -> None:
+    if not gone and rule.interactions_file is not None:
+        raise BadRequest(
+            f"the {num_pairs:,} named interactions are those of none of {trained:,} training rows, so there is nothing to unlearn",
+            hint="name interactions of the training window in `--forget.interactions-file`, or delete them at the source",
+        )
+    if gone == trained:
+        raise BadRequest(
+            f"all {trained:,} training rows would be forgotten, so nothing is left to recommend from",
+            hint="name fewer users and interactions, or withdraw the model instead of unlearning",
+        )

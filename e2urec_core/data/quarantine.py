@@ -1,7 +1,7 @@
 """Tells good rows from bad ones: reads a source in one pass, and puts what breaks a rule aside under the rule's name.
 
 Nothing is dropped in silence: a row is kept, or it is counted under a rule and, unless it is no fault at all, written to the quarantine
-as it stood in its file.
+as it stood in its file, as long as it names nobody who is suppressed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.quarantine import QUARANTINE as QUARANTINE_TABLE
+from e2urec_core.data.deletions import Deletions
 from e2urec_core.data.files import FILE, LINE
 from e2urec_core.data.interaction_rows import Rows, ranked, write_table
 from e2urec_core.data.places import ITEMS, QUARANTINE
+from e2urec_core.data.suppressed import Suppressed
+from e2urec_core.data.suppressing import naming_nobody
 from e2urec_core.datasets.base import RAW, RULE, Source, clean_title
 from e2urec_core.errors import BadInput
 
@@ -104,7 +107,9 @@ def unknown_names(source: Source, items: polars.DataFrame, users: polars.DataFra
     return pl.concat(found)
 
 
-def put_aside(source: Source, counts: Mapping[str, int], unknown: polars.DataFrame, place: Path) -> dict[str, int]:
+def put_aside(
+    source: Source, counts: Mapping[str, int], unknown: polars.DataFrame, place: Path, suppressed: Suppressed, deletions: Deletions
+) -> tuple[dict[str, int], int]:
     """Write the rows that break a rule to the quarantine; the files are read again only where there are some.
 
     Args:
@@ -112,16 +117,19 @@ def put_aside(source: Source, counts: Mapping[str, int], unknown: polars.DataFra
         counts: Rows that go no further, by rule, as `collect_rows` told.
         unknown: Users and items that no table lists.
         place: Where the quarantine goes.
+        suppressed: Whom no row of the quarantine may name.
+        deletions: Who was deleted.
 
     Returns:
-        Rows that go no further, by rule, the most first; those whose item or user is unknown among them.
+        Rows that go no further, by rule, the most first, those whose item or user is unknown among them; and how many of them name a
+        suppressed user and are therefore not written.
     """
     import polars as pl
 
     left = {name: counts.get(name, 0) for name in source.left_out}
     if not set(counts) - set(left) and unknown.is_empty():
         write_table(QUARANTINE_TABLE.schema().empty_table(), place / QUARANTINE)
-        return {name: count for name, count in left.items() if count}
+        return {name: count for name, count in left.items() if count}, 0
     by = {
         what: unknown.lazy().filter(pl.col("what") == what).select(pl.col("name").alias(f"{what}_id"), pl.col(RULE).alias(f"{what} rule"))
         for what in ("item", "user")
@@ -141,11 +149,15 @@ def put_aside(source: Source, counts: Mapping[str, int], unknown: polars.DataFra
         item_id=raw["item_id"],
         rating=raw["rating"],
         time=raw["timestamp_s"],
+        parsed_user="user_id",
+        parsed_item="item_id",
     )
     faults = aside.sort(FILE, LINE).collect(engine="streaming")
-    write_table(faults.to_arrow().cast(QUARANTINE_TABLE.schema()), place / QUARANTINE)
+    kept = naming_nobody(faults, suppressed, deletions) if suppressed else faults
+    write_table(kept.drop("parsed_user", "parsed_item").to_arrow().cast(QUARANTINE_TABLE.schema()), place / QUARANTINE)
     told = left | {str(name): int(count) for name, count in faults[RULE].value_counts().iter_rows()}
-    return {name: count for name, count in sorted(told.items(), key=lambda each: (-each[1], each[0])) if count}
+    in_order = sorted(told.items(), key=lambda each: (-each[1], each[0]))
+    return {name: count for name, count in in_order if count}, faults.height - kept.height
 
 
 def refuse_too_many(read: int, told: Mapping[str, int], source: Source, most: float, place: Path) -> None:
@@ -172,7 +184,7 @@ def refuse_too_many(read: int, told: Mapping[str, int], source: Source, most: fl
     worst = next(iter(told))
     raise BadInput(
         f"{count:,} of {read:,} rows ({_percent(count / read)}) break a rule; at most {_percent(most)} may",
-        facts={name: f"{number:,} rows, first {shown[name]}" for name, number in told.items()},
+        facts={name: f"{number:,} rows" + (f", first {shown[name]}" if name in shown else "") for name, number in told.items()},
         hint=source.hints.get(worst) or "mend the rows, or raise `--ingest.max-quarantined`",
     )
 

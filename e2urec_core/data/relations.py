@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.relations import EXAMPLES_RELATION, LOGITS_RELATION, REQUEST_RELATION, SCORES_RELATION, TOKENS_RELATION
 from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, OriginalLogits, Retold, Scores, TeacherLogits, Tokens
-from e2urec_core.data.places import EXAMPLES, FACTS, MARKS, NAMED, SCORES, TOKENIZER, TOKENS, part_files
+from e2urec_core.data.places import EXAMPLES, FACTS, GONE, MARKS, NAMED, SCORES, TOKENIZER, TOKENS, USERS, part_files
 from e2urec_core.data.split import SPLITS
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def _unknown(ids: numpy.ndarray, interactions: Path) -> int:
 
 
 def _shares_lost(times: Mapping[str, numpy.ndarray], told: Mapping[str, float]) -> dict[str, float]:
-    """By how much the parts fall short of what was asked."""
+    """By how much the parts fall short of what was asked; nothing where rows were taken out since, as the cuts stay where they were."""
+    if told.get("pruned"):
+        return {"train_share_lost": 0.0, "validation_share_lost": 0.0}
     early = numpy.concatenate([moments for part, moments in times.items() if part != "test"])
     first_validation, first_test = (int((early < told[name]).sum()) for name in ("cut_validation_s", "cut_test_s"))
     asked, rows = told["train_share"], max(1, told["rows"])
@@ -103,15 +105,25 @@ def _of_request(place: Path, parents: Folders) -> dict[str, float] | None:
         return {**dict.fromkeys(REQUEST_RELATION.column_names, 0), "misplaced_marks": abs(marks.num_rows - rows.num_rows)}
     users = {part: pc.unique(rows["user_id"].filter(pc.equal(marks["part"], part)).cast(pa.string())) for part in ("forgotten", "retained")}
     held = pc.unique(rows["user_id"].filter(pc.equal(rows["split"], "holdout")).cast(pa.string()))
-    stay = marks["example_id"].filter(pc.invert(pc.starts_with(marks["part"], "forgotten"))).to_numpy()
-    anew = pq.read_table(place / EXAMPLES, columns=["example_id"])[0].to_numpy() if (place / NAMED).exists() else stay[:0]
+    ids = rows["example_id"].to_numpy()
+    gone = numpy.isin(ids, pq.read_table(place / GONE)[0].to_numpy())
+    forgotten, other = (pc.starts_with(marks["part"], part).to_numpy() for part in ("forgotten", "other"))
+    anew = pq.read_table(place / EXAMPLES, columns=["example_id"])[0].to_numpy() if (place / NAMED).exists() else ids[:0]
     return {
-        "misplaced_marks": int((rows["example_id"].to_numpy() != marks["example_id"].to_numpy()).sum()),
-        # Of whoever asks for single interactions the other rows stay.
-        "users_forgotten_and_retained": 0 if (place / NAMED).exists() else _shared(users["forgotten"], users["retained"]),
+        "misplaced_marks": int((ids != marks["example_id"].to_numpy()).sum()),
+        "users_forgotten_and_retained": _shared(_whole(place, users["forgotten"]), users["retained"]),
         "held_out_users_forgotten": _shared(users["forgotten"], held),
-        "forgotten_rows_told_anew": int((~numpy.isin(anew, stay)).sum()),
+        "forgotten_rows_told_anew": int((~numpy.isin(anew, ids[~(gone | forgotten)])).sum()),
+        # Rows of users who are held out are marked `other` whether they go or stay.
+        "gone_rows_marked_otherwise": int(((gone != forgotten) & ~other).sum()),
     }
+
+
+def _whole(request: Path, forgotten: pa.Array) -> pa.Array:
+    """The users of whom no training row may stay: of whoever asks for single interactions the other rows do."""
+    if not (request / NAMED).exists():
+        return forgotten
+    return pq.read_table(request / USERS)[0].cast(pa.string()) if (request / USERS).exists() else forgotten[:0]
 
 
 def _of_tokens(place: Path, parents: Folders) -> dict[str, float] | None:

@@ -7,9 +7,8 @@ little history left would not exist in such a data set, so it goes as well. Wher
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +20,13 @@ import pyarrow.parquet as pq
 
 from data_contracts.examples import EXAMPLES as CONTRACT
 from e2urec_core.data.examples import ROWS_AT_A_TIME, Events, Histories, HistoryRule, example_tables, order_by_user, read_events
-from e2urec_core.data.places import EXAMPLES, FACTS, NAMED
+from e2urec_core.data.places import EXAMPLES, FACTS
 from e2urec_core.data.split import SPLITS
 from e2urec_core.errors import BadRequest
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-USER, ITEM = "user_id", "item_id"
 TOLD = ("history", "history_ratings")
 
 
@@ -38,104 +36,64 @@ class Removal:
 
     Args:
         gone: True for examples that would not exist without them, (row,).
+        anew: The examples that stay and are told otherwise without them, as they are told then, in their order.
         counts: Interactions that are taken out, rows that are told anew, and how many of these train.
     """
 
     gone: ndarray
+    anew: pa.Table
     counts: dict[str, int]
 
 
-def remove_interactions(interactions: Path, examples: Path, file: Path, place: Path) -> Removal:
-    """Write what is left of the users' rows without some interactions: `examples.parquet` holds the rows that are told anew.
+def remove_interactions(interactions: Path, examples: Path, named: Sequence[tuple[str, str]], users: Sequence[str] = ()) -> Removal:
+    """What is left of the users' rows without some interactions.
 
     Args:
         interactions: Folder of stored interactions.
         examples: Folder of the examples that were made of them.
-        file: CSV with the columns user_id and item_id; a pair means every time that the user met the item.
-        place: Where `examples.parquet` and `interactions.parquet`, the named pairs, go.
+        named: User and item, at least one pair; a pair means every time that the user met the item.
+        users: Whoever goes as a whole: nothing is said here of their rows, and none of their interactions is counted.
 
     Raises:
-        BadRequest: The file is none, a pair was never stored, or no training row or every one would go.
+        BadRequest: A pair was never stored.
     """
-    named, events = named_interactions(file), read_events(interactions)
-    taken = _places(events, named)
+    events = read_events(interactions)
+    whole = pc.index_in(pa.array(users, pa.string()), value_set=events.user_ids.cast(pa.string())).drop_null().to_numpy()
+    taken = _places(events, named) & ~numpy.isin(events.users, whole)
     whose = numpy.isin(events.users, events.users[taken])
     left = _some(events, whose & ~taken)
-    rows = pq.read_table(examples / EXAMPLES, columns=["example_id", "split"], read_dictionary=["split"]).combine_chunks()
-    ids, trains = rows["example_id"].to_numpy(), pc.equal(rows["split"], "train").to_numpy()
     noted = json.loads((examples / FACTS).read_bytes())
     rule, histories = HistoryRule.model_validate(noted["history"]), order_by_user(left)
     stays = left.ids[histories.num_earlier >= rule.at_least]
+    ids = pq.read_table(examples / EXAMPLES, columns=["example_id"])["example_id"].to_numpy()
     gone = numpy.isin(ids, events.ids[whose]) & ~numpy.isin(ids, stays)
-    _refuse_too_little_or_too_much(int((gone & trains).sum()), int(trains.sum()), len(named))
-    table = pa.concat_tables([CONTRACT.schema().empty_table(), *_changed(examples, left, histories, stays, rule.length)])
-    counts = {"changed": table.num_rows, "changed_training": pc.sum(pc.equal(table["split"], "train")).as_py() or 0}
-    pairs = pa.table({USER: [user for user, _ in named], ITEM: [item for _, item in named]})
-    for written, name in ((table, EXAMPLES), (pairs, NAMED)):
-        pq.write_table(written, place / name, compression="zstd", write_page_checksum=True, write_statistics=False)
-    return Removal(gone, {"forgotten_interactions": int(taken.sum()), **counts})
+    anew = pa.concat_tables([CONTRACT.schema().empty_table(), *_changed(examples, left, histories, stays, rule.length)])
+    counts = {"changed": anew.num_rows, "changed_training": pc.sum(pc.equal(anew["split"], "train")).as_py() or 0}
+    return Removal(gone, anew, {"forgotten_interactions": int(taken.sum()), **counts})
 
 
-def named_interactions(file: Path) -> list[tuple[str, str]]:
-    """User and item of each row of a CSV with the columns user_id and item_id, sorted, each pair once.
-
-    Raises:
-        BadRequest: It cannot be read, lacks a column, names nothing, or a row of it lacks a name.
-    """
-    hint = "check `--forget.interactions-file`: a CSV with the header user_id,item_id"
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text, strict=True)
-            missing = [name for name in (USER, ITEM) if name not in (reader.fieldnames or ())]
-            pairs = [((row.get(USER) or "").strip(), (row.get(ITEM) or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no CSV text"
-        raise BadRequest(f"the file of interactions to forget cannot be read: {reason}", facts={"file": file}, hint=hint) from None
-    if missing:
-        raise BadRequest(
-            f"the file of interactions to forget lacks {len(missing)} of 2 columns: {', '.join(missing)}", facts={"file": file}, hint=hint
-        )
-    if nameless := sum(not (user and item) for user, item in pairs):
-        raise BadRequest(f"{nameless:,} of {len(pairs):,} rows have no user or no item", facts={"file": file}, hint=hint)
-    if not pairs:
-        raise BadRequest("no interactions are forgotten: the file names 0 of them", facts={"file": file}, hint=hint)
-    return sorted(set(pairs))
-
-
-def _places(events: Events, named: list[tuple[str, str]]) -> ndarray:
+def _places(events: Events, named: Sequence[tuple[str, str]]) -> ndarray:
     """True for the named events, (row,)."""
     users, items = (
         pc.fill_null(pc.index_in(pa.array(names, pa.string()), value_set=ids.cast(pa.string())), -1).to_numpy().astype(numpy.int64)
         for names, ids in zip(zip(*named, strict=True), (events.user_ids, events.item_ids), strict=True)
     )
     wanted, keys = users * len(events.item_ids) + items, events.users.astype(numpy.int64) * len(events.item_ids) + events.items
-    known = (users >= 0) & (items >= 0) & numpy.isin(wanted, keys)
+    taken = numpy.isin(keys, wanted)
+    known = (users >= 0) & (items >= 0) & numpy.isin(wanted, keys[taken])
     if not known.all():
         raise BadRequest(
             f"{int((~known).sum()):,} of {len(named):,} named interactions were never stored",
             facts={"stored interactions": f"{len(keys):,}"},
-            hint="take them out of `--forget.interactions-file`: there is nothing to forget of them",
+            hint="take them out of the file: there is nothing to forget of them",
         )
-    return numpy.isin(keys, wanted)
+    return taken
 
 
 def _some(events: Events, chosen: ndarray) -> Events:
     """Some of the events, of the same users and items."""
     columns = {column.name: getattr(events, column.name) for column in fields(Events)}
     return Events(**{name: values[chosen] if isinstance(values, numpy.ndarray) else values for name, values in columns.items()})
-
-
-def _refuse_too_little_or_too_much(gone: int, trained: int, named: int) -> None:
-    if not gone:
-        raise BadRequest(
-            f"the {named:,} named interactions are those of none of {trained:,} training rows, so there is nothing to unlearn",
-            hint="name interactions of the training window in `--forget.interactions-file`, or delete them at the source",
-        )
-    if gone == trained:
-        raise BadRequest(
-            f"all {trained:,} training rows would be forgotten, so nothing is left to recommend from",
-            hint="name fewer interactions, or withdraw the model instead of unlearning",
-        )
 
 
 def _changed(examples: Path, left: Events, histories: Histories, stays: ndarray, length: int) -> Iterator[pa.Table]:

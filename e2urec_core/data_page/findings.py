@@ -11,6 +11,7 @@ from e2urec_core.data.appending import read_counts
 from e2urec_core.data.ingest import Counts, IngestRule, ingest
 from e2urec_core.data.places import QUARANTINE
 from e2urec_core.data.quarantine import refuse_too_many
+from e2urec_core.data.suppressed import Suppressed
 from e2urec_core.data_page.shape import Shape, shape_of
 from e2urec_core.data_page.verdicts import TableVerdict, judge, refusal, tables_of
 from e2urec_core.datasets.base import Dataset, Source
@@ -20,7 +21,10 @@ from e2urec_core.plugins import word
 
 @dataclass(frozen=True)
 class Aside:
-    """Rows that break one rule: how many, where the first stands, and what to do about them."""
+    """Rows that break one rule: how many, where the first stands, and what to do about them.
+
+    Where all of them name suppressed users, none may be told: `file` is empty and `line` 0.
+    """
 
     rule: str
     num_rows: int
@@ -30,8 +34,8 @@ class Aside:
 
     @property
     def place(self) -> str:
-        """File and line of the first."""
-        return f"{self.file}:{self.line}"
+        """File and line of the first that may be told."""
+        return f"{self.file}:{self.line}" if self.line else "a row that names a suppressed user"
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,19 @@ class _Heard:
         self.source, self.counts = source, counts
 
 
-def read_source(dataset: Dataset, rule: IngestRule, place: Path) -> None:
-    """Read the source through the gate into the empty folder `place`.
+def read_source(dataset: Dataset, rule: IngestRule, place: Path, suppressed: Suppressed | None = None) -> None:
+    """Read the source through the gate into the empty folder `place`, without what is on the suppression list.
 
     Raises:
         BadInput: What the stage `ingest` raises.
     """
-    ingest(dataset, rule, place)
+    ingest(dataset, rule, place, suppressed=suppressed)
 
 
-def check_source(dataset: Dataset, rule: IngestRule, place: Path) -> tuple[Findings, UserError | None]:
-    """Read the source into the empty folder `place`, and hold the tables against their contracts.
+def check_source(
+    dataset: Dataset, rule: IngestRule, place: Path, suppressed: Suppressed | None = None
+) -> tuple[Findings, UserError | None]:
+    """Read the source into the empty folder `place`, without what is on the suppression list, and hold the tables against their contracts.
 
     Returns:
         What was found, and what the gate would raise, if anything.
@@ -114,7 +120,7 @@ def check_source(dataset: Dataset, rule: IngestRule, place: Path) -> tuple[Findi
     heard, fault = _Heard(), None
     try:
         # Everything is let through while rows are counted; the rule's own bound is applied below.
-        ingest(dataset, rule.model_copy(update={"max_quarantined": 1.0}), place, counted=heard.take)
+        ingest(dataset, rule.model_copy(update={"max_quarantined": 1.0}), place, counted=heard.take, suppressed=suppressed)
     except BadInput as error:
         if heard.source is None:
             raise
@@ -183,4 +189,4 @@ def _aside(source: Source, counts: Counts, place: Path) -> tuple[Aside, ...]:
     rows = pq.read_table(place / QUARANTINE, columns=["rule", "file", "line"])
     first = rows.group_by("rule", use_threads=False).aggregate([("file", "first"), ("line", "first")]).to_pylist()
     places = {row["rule"]: (row["file_first"], row["line_first"]) for row in first}
-    return tuple(Aside(name, count, *places[name], source.hints.get(name, "")) for name, count in counts.quarantined.items())
+    return tuple(Aside(name, count, *places.get(name, ("", 0)), source.hints.get(name, "")) for name, count in counts.quarantined.items())

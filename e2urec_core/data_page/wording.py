@@ -79,6 +79,7 @@ def became(findings: Findings) -> list[tuple[str, int]]:
         *((f"left out: {reason}", count) for reason, count in counts.left_out.items()),
         ("repeated", counts.repeated),
         ("of deleted users", counts.deleted),
+        ("suppressed", counts.suppressed),
     ]
 
 
@@ -100,6 +101,7 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
         ("repeated", f"{counts.repeated:,}"),
         ("conflicting", f"{counts.conflicting:,}"),
         ("of deleted users", f"{counts.deleted:,}"),
+        ("suppressed", f"{counts.suppressed:,}"),
     ]
 
 
@@ -162,6 +164,8 @@ def document(findings: Findings) -> dict[str, Any]:
             "repeated": counts.repeated,
             "conflicting": counts.conflicting,
             "deleted": counts.deleted,
+            "suppressed": counts.suppressed,
+            "withheld": counts.withheld,
         },
         "users": {"with_rows": shape.num_users if shape else 0, "listed": findings.users},
         "items": findings.items,

@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from e2urec_core.errors import RequestRefused
 from e2urec_core.ledger.history import Ledger
 from e2urec_core.ledger.request_book import Book, Values, record
 from e2urec_core.ledger.request_records import IN_FLIGHT, Claim, RequestRecord, RequestRule, State
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class Carrying:
@@ -55,6 +59,18 @@ class Carrying:
         with self._changing() as book:
             epoch = book.take_lock(run)
             return Claim(epoch=epoch, requests=(), unfinished=tuple(map(record, book.in_states(IN_FLIGHT))))
+
+    def refuse_fenced(self, epoch: int, connection: Connection | None = None) -> None:
+        """Refuse where another run has claimed or taken over since; inside of a transaction of the ledger, until it ends.
+
+        Raises:
+            Fenced: The epoch has passed.
+        """
+        if connection is not None:
+            Book(connection, "").holder(epoch)
+            return
+        with self._ledger.reading() as own:
+            Book(own, "").holder(epoch)
 
     def advance(
         self,
@@ -101,9 +117,39 @@ class Carrying:
             for row in rows:
                 if row["state"] in ("queued", "needs_human") and row["epoch"] == epoch:
                     continue
+                if row["state"] == "promoted":
+                    raise RequestRefused(
+                        f"request {row['id']} is promoted: its night has not failed",
+                        hint="purge it; or roll the champion back, and take it back (`Requests.take_back`)",
+                    )
                 failed = row["attempts"] + 1
                 to: State = "queued" if failed < self.rule.max_attempts else "needs_human"
                 book.carry(row, to, epoch=epoch, run=run, attempts=failed, model=None, release=None)
+            return [record(row) for row in rows]
+
+    def take_back(self, wanted: Sequence[str], *, epoch: int) -> list[RequestRecord]:
+        """Queue promoted requests again whose release was rolled back, all or none; it counts as no failed night.
+
+        Raises:
+            Fenced: The epoch has passed.
+            RequestRefused: One of them is not promoted, or the champion has forgotten whom it is about.
+        """
+        with self._changing() as book:
+            run, rows = book.holder(epoch), [book.find(request) for request in wanted]
+            for row in rows:
+                if row["state"] == "queued" and row["epoch"] == epoch:
+                    continue
+                if row["state"] != "promoted":
+                    raise RequestRefused(
+                        f"request {row['id']} is {row['state']}; only what is promoted, and not purged yet, is taken back",
+                        hint=f"`e2urec requests show {row['id']}` tells how it came there",
+                    )
+                if book.champion_forgets(row):
+                    raise RequestRefused(
+                        f"request {row['id']} is not taken back: the champion has forgotten whom it is about",
+                        hint="purge it, or roll the champion back first (`e2urec models rollback`)",
+                    )
+                book.carry(row, "queued", epoch=epoch, run=run, model=None, release=None)
             return [record(row) for row in rows]
 
     def erase_identity(self, wanted: Sequence[str], *, epoch: int) -> list[RequestRecord]:
@@ -111,7 +157,7 @@ class Carrying:
 
         Raises:
             Fenced: The epoch has passed.
-            RequestRefused: One of them is not promoted.
+            RequestRefused: One of them is not promoted; or a rollback has brought back a champion that knows whom it is about.
         """
         return self._finish(dict.fromkeys(wanted), "purged", epoch)
 
@@ -158,5 +204,7 @@ class Carrying:
             for row in rows:
                 noted = {} if (receipt := receipts[row["id"]]) is None else {"receipt": receipt}
                 if not (row["state"] == to and noted.items() <= row.items()):
+                    if to == "purged":
+                        book.refuse_known_again(row)
                     book.carry(row, to, epoch=epoch, run=run, **noted)
             return [record(row) for row in rows]

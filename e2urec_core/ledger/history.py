@@ -73,6 +73,12 @@ class Ledger:
         with self.reading() as connection:
             return [Event(**row._mapping) for row in connection.execute(select(events).order_by(events.c.seq))]
 
+    def newest(self, event: str, connection: Connection) -> Event | None:
+        """The newest event of one kind, if there is one."""
+        asked = select(events).where(events.c.event == event).order_by(events.c.seq.desc()).limit(1)
+        row = connection.execute(asked).one_or_none()
+        return None if row is None else Event(**row._mapping)
+
     def head(self) -> Head:
         """The newest event's place and hash, to be kept elsewhere."""
         with self.reading() as connection:

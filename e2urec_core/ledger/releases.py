@@ -1,7 +1,8 @@
 """Releases and the line of champions: who may become champion, decided and written in one transaction.
 
 Rows are added and filled in, never removed. A champion has passed its gates, was judged against the champion it replaces, and has
-forgotten everybody whom a champion has ever forgotten.
+forgotten everybody whom a champion has ever forgotten. The way back leads also to one that knows people whose requests were carried out
+and whose data is not purged yet: their requests are then taken back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from e2urec_core.errors import ChampionChanged, ReleaseRefused, UnknownRelease
 from e2urec_core.ledger.history import Ledger, verified
 from e2urec_core.ledger.records import DIGEST, Head, Line, Promotion, Release, ReleaseRecord
 from e2urec_core.ledger.replay import compare_with_history
-from e2urec_core.ledger.schema import MODEL, forgotten, line, promotions, releases
+from e2urec_core.ledger.schema import MODEL, forgotten, line, promotions, releases, requests
 
 _PSEUDONYM = r"^[0-9a-f]{20}$"
 _NAMED = 5
@@ -106,7 +107,8 @@ class Releases:
             UnknownRelease: The ledger does not hold it.
             ChampionChanged: Somebody was quicker.
             ReleaseRefused: It is not registered; failed its gates or was judged against another champion (`promote`); was never
-                champion (`rollback`); or still knows somebody whom a champion has forgotten.
+                champion (`rollback`); or still knows somebody whom a champion has forgotten, which at a `rollback` goes for those alone
+                whose request is not in the state `promoted`.
         """
         with self._ledger.writing() as connection:
             row, before = _find(connection, release), _line(connection)
@@ -173,14 +175,18 @@ class Releases:
         with self._ledger.reading() as connection:
             return _completed(connection)
 
-    def still_known(self, release: int | str) -> list[str]:
+    def still_known(self, release: int | str, kind: Promotion = "promote") -> list[str]:
         """Pseudonyms of those in `completed` whom a release has not forgotten, sorted.
+
+        Args:
+            release: Its version, or its bundle.
+            kind: `promote` for all; `rollback` for those who bar the way back to it: all but whoever's request is `promoted`.
 
         Raises:
             UnknownRelease: The ledger does not hold it.
         """
         with self._ledger.reading() as connection:
-            return sorted(_still_known(connection, _find(connection, release).bundle))
+            return sorted(_still_known(connection, _find(connection, release).bundle, kind))
 
     def verify(self, known: Head | None = None) -> Head:
         """Verify the history, and that every release, promotion and the line are what it says.
@@ -210,7 +216,7 @@ def _refuse_unfit(connection: Connection, row: Row[Any], before: Line, kind: Pro
         )
     if kind == "rollback" and not _reached(connection, row.bundle):
         raise ReleaseRefused(f"{who} was never champion, so there is no way back to it", hint="promote it, if it has passed its gates")
-    known = _still_known(connection, row.bundle)
+    known = _still_known(connection, row.bundle, kind)
     if known:
         named = sorted(known)[:_NAMED]
         more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
@@ -264,8 +270,10 @@ def _completed(connection: Connection) -> dict[str, int]:
     return {row.subject: row.registry_version for row in rows}
 
 
-def _still_known(connection: Connection, bundle: str) -> dict[str, int]:
-    gone = _forgotten_by(connection, bundle)
+def _still_known(connection: Connection, bundle: str, kind: Promotion) -> dict[str, int]:
+    gone = {*_forgotten_by(connection, bundle)}
+    if kind == "rollback":
+        gone |= {*connection.execute(select(requests.c.subject).where(requests.c.state == "promoted")).scalars()}
     return {subject: version for subject, version in _completed(connection).items() if subject not in gone}
 
 

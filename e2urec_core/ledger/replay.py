@@ -1,4 +1,7 @@
-"""Tells releases and requests anew from the history alone: but for whom requests are about, tables hold nothing that it does not seal."""
+"""Tells releases, requests and the suppression list anew from the history alone.
+
+But for whom requests are about, tables hold nothing that it does not seal.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import DamagedLedger
 from e2urec_core.ledger.request_book import PERSONAL
 from e2urec_core.ledger.request_replay import compare_people, told_requests
-from e2urec_core.ledger.schema import MODEL, events, forgotten, line, promotions, releases, requests, runs_lock
+from e2urec_core.ledger.schema import MODEL, events, forgotten, line, promotions, releases, requests, runs_lock, suppressions
+from e2urec_core.ledger.suppressions import told_suppressions
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
-TABLES = (releases, forgotten, promotions, line, requests, runs_lock)
+TABLES = (releases, forgotten, promotions, line, requests, runs_lock, suppressions)
 
 
 def compare_with_history(connection: Connection) -> None:
-    """Compare every row about releases and requests with what the history, verified before, says of it.
+    """Compare every row about releases, requests and suppressions with what the history, verified before, says of it.
 
     Raises:
         DamagedLedger: A row was edited, added or removed; names the first.
@@ -57,7 +61,7 @@ def _told(connection: Connection) -> dict[str, Rows]:
         elif event.event == "champion changed":
             changes.append(facts | {"release": event.subject, "at": event.at})
             now = {"name": MODEL, "epoch": facts["epoch"], "champion": event.subject, "previous": facts["from_release"]}
-    rows = ([*made.values()], gone, changes, [now], *told_requests(history))
+    rows = ([*made.values()], gone, changes, [now], *told_requests(history), told_suppressions(history))
     return {table.name: _keyed(table, each) for table, each in zip(TABLES, rows, strict=True)}
 
 

@@ -19,7 +19,7 @@ from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import Fenced, RequestRefused, UnknownRequest
 from e2urec_core.ledger.history import iso
 from e2urec_core.ledger.request_records import CLOSED, IN_FLIGHT, MOVES, UNCLAIMED, NewRequest, RequestRecord, Source, State, commitment_of
-from e2urec_core.ledger.schema import NIGHT, promotions, request_items, request_keys, requests, runs_lock
+from e2urec_core.ledger.schema import MODEL, NIGHT, forgotten, line, promotions, request_items, request_keys, requests, runs_lock
 
 PERSONAL = ("user_id", "note", "nonce")
 """Columns that events never tell."""
@@ -158,6 +158,27 @@ class Book:
         if release is None or self.connection.execute(reached).first() is None:
             named = "no release" if release is None else f"release {release[:12]}, which was never champion,"
             raise RequestRefused(f"request {row['id']} names {named} as what forgets it", hint="promote the release first")
+
+    def champion_forgets(self, row: Values) -> bool:
+        """Whether the champion has forgotten whom a request is about."""
+        champion = self.connection.execute(select(line.c.champion).where(line.c.name == MODEL)).scalar_one()
+        return self._forgets(champion, row)
+
+    def refuse_known_again(self, row: Values) -> None:
+        """Refuse to purge what a request's release has forgotten, and the champion, after a rollback, has not.
+
+        Raises:
+            RequestRefused: The champion knows it again.
+        """
+        if self._forgets(row["release"], row) and not self.champion_forgets(row):
+            raise RequestRefused(
+                f"request {row['id']} is promoted, and the champion was rolled back to one that still knows whom it is about",
+                hint="take it back (`Requests.take_back`), so that the next run carries it out again",
+            )
+
+    def _forgets(self, bundle: str | None, row: Values) -> bool:
+        asked = select(forgotten.c.subject).where(forgotten.c.release == bundle, forgotten.c.subject == row["subject"])
+        return self.connection.execute(asked).first() is not None
 
     def _change(self, row: Values, event: str, to: State, changes: Mapping[str, Any]) -> None:
         self.told.append((event, row["subject"], {"from": row["state"], "to": to, **changes}))

@@ -44,7 +44,7 @@ MOVES: Mapping[State, tuple[State, ...]] = {
     "claimed": ("built", "no_data", "queued", "needs_human"),
     "built": ("gated", "queued", "needs_human"),
     "gated": ("promoted", "queued", "needs_human"),
-    "promoted": ("purged",),
+    "promoted": ("purged", "queued"),
     "purged": ("certified",),
     "certified": (),
     "no_data": (),
@@ -150,7 +150,7 @@ class RequestRecord(Settings):
     approved: bool
     """Whether a person has looked at it; then it may be one of many in a night."""
     attempts: int = Field(ge=0)
-    """Nights that have failed since it came in or was approved."""
+    """Nights that have failed since it came in or was approved; one that was taken back has not."""
     epoch: int | None = Field(None, ge=1)
     """Epoch of the run that has moved it last."""
     run: str | None = None

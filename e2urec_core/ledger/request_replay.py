@@ -29,7 +29,8 @@ def told_requests(events: Iterable[Row[Any]]) -> tuple[list[dict[str, Any]], lis
             lock = {**json.loads(event.facts), "holder": event.subject, "taken_at": event.at}
         elif event.event.startswith("request "):
             facts = json.loads(event.facts)
-            if event.event == "request received":
+            # One that a legal hold gives back may be `received` for the second time.
+            if facts["from"] is None:
                 made[event.subject] = dict.fromkeys(_COLUMNS) | {"subject": event.subject, "received_at": event.at}
             kept = {name: value for name, value in facts.items() if name in _COLUMNS}
             made[event.subject] |= kept | {"state": facts["to"], "changed_at": event.at}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
 
 # The last file of `migrations/`.
-NEWEST = "0002"
+NEWEST = "0003"
 # Not Alembic's own name: a database may hold other programs' tables.
 VERSION_TABLE = "ledger_version"
 # What the first event follows.
@@ -142,4 +142,13 @@ runs_lock = Table(
     Column("epoch", Integer, nullable=False),
     Column("holder", String(128)),
     Column("taken_at", String(32)),
+)
+
+suppressions = Table(
+    "suppressions",
+    tables,
+    Column("user_mark", String(64), primary_key=True),
+    # Empty where everything of the user is meant.
+    Column("item_mark", String(64), primary_key=True),
+    Column("until_s", BigInteger, nullable=False),
 )

@@ -49,6 +49,8 @@ class E2URec(Method):
     """How strongly the forgetting teacher is pushed off what the augmented model has added. Paper: alpha."""
     forget_weight: float = Field(0.6, ge=0, le=1)
     """Share of the loss that forgotten rows carry; retained rows carry the rest. Paper: beta."""
+    retained_per_forgotten: int = Field(1, ge=1, le=1000)
+    """Retained rows drawn for every forgotten one. Paper: 1; where few rows are forgotten, more keep what the recommender is worth."""
     losses: Literal["both", "without_forgetting", "without_remembering"] = "both"
     """Which losses are used; the other two are the paper's ablations."""
     centring: Literal["none", "mean", "log_softmax"] = "none"
@@ -60,7 +62,7 @@ class E2URec(Method):
     lora: Lora = Lora()
     """The adapter."""
     training: Training = Training(num_epochs=2, batch_size=16, learning_rate=1e-3, schedule="constant", warmup_share=0.0)
-    """Schedule; a pass is one over the forgotten rows, with as many retained rows beside them."""
+    """Schedule; a pass is one over the forgotten rows, with retained rows beside them."""
 
     @model_validator(mode="after")
     def _forgets_at_all(self) -> E2URec:
@@ -123,7 +125,7 @@ class E2URec(Method):
     def retained_draws(self) -> float:
         """See `Method.retained_draws`."""
         passes = self.training.num_epochs - (self.warm_start == "forget_first")
-        return 0.0 if self.losses == "without_remembering" else float(passes)
+        return 0.0 if self.losses == "without_remembering" else float(passes * self.retained_per_forgotten)
 
     def _judged(self, problem: Problem, bench: Bench) -> Draw:
         """Rows on which the objective is judged: cached forgotten rows, and validation rows in the place of retained ones."""
@@ -152,7 +154,8 @@ class E2URec(Method):
         remembers = self.losses != "without_remembering" and not (self.warm_start == "forget_first" and number == 0)
         # One stream of retained rows over all passes, so that the passes together draw every cached row.
         first = (number - (self.warm_start == "forget_first")) * steps
-        retained = teachers.endless(RETAINED, size, bench.seed, first) if remembers else itertools.repeat(None)
+        wide = size * self.retained_per_forgotten
+        retained = teachers.endless(RETAINED, wide, bench.seed, first) if remembers else itertools.repeat(None)
         for forgotten, beside in zip(teachers.batches(FORGOTTEN, size, bench.seed, number), retained, strict=False):
             parts = {} if self.losses == "without_forgetting" else {FORGOTTEN: forgotten}
             yield Draw({**parts, RETAINED: beside} if beside else parts)

@@ -62,7 +62,7 @@ def write_receipt(workspace: Path, facts: Facts, signer: Signer, witness: Witnes
         BadKey: Another key has taken over from `signer`.
         StorageFailed: The folder cannot be written, or was locked for thirty seconds.
     """
-    identity = f"receipt-{hashlib.sha256(facts.request.encode()).hexdigest()[:16]}"
+    identity = receipt_id(facts.request)
 
     def make(number: int, previous: str, program: str, issued_at: datetime) -> Receipt:
         place = {"id": identity, "number": number, "previous": previous, "program": program, "issued_at": issued_at}
@@ -77,6 +77,11 @@ def write_receipt(workspace: Path, facts: Facts, signer: Signer, witness: Witnes
         with about(there):
             verified_link(read_link(there), chain_keys(links, [signer.public]))
         return there
+
+
+def receipt_id(request: str) -> str:
+    """Id of the receipt of a request, which is part of its file's name."""
+    return f"receipt-{hashlib.sha256(request.encode()).hexdigest()[:16]}"
 
 
 @contextmanager

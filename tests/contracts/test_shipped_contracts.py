@@ -9,7 +9,7 @@ import pytest
 from data_contracts.contract import Contract, Violation
 from data_contracts.deletion_request import DELETION_REQUEST
 from data_contracts.draft_request import DRAFT_REQUEST, PROPOSED
-from data_contracts.examples import EXAMPLES
+from data_contracts.examples import EXAMPLES, GONE, TOLD_ANEW
 from data_contracts.expectations import violations
 from data_contracts.held_out import HELD_OUT
 from data_contracts.interactions import INTERACTIONS, ITEMS, USERS
@@ -21,7 +21,7 @@ from data_contracts.tokens import TOKENS
 
 SHIPPED = [
     *(INTERACTIONS, ITEMS, USERS, QUARANTINE, EXAMPLES, TOKENS, DELETION_REQUEST, SCORES, REPORT_ROW),
-    *(HELD_OUT, DRAFT_REQUEST, PROPOSED),
+    *(HELD_OUT, DRAFT_REQUEST, PROPOSED, TOLD_ANEW, GONE),
     *(teacher_logits(4, None), teacher_logits(4, 3), teacher_logits(4, 3, "retained")),
 ]
 each_contract = pytest.mark.parametrize("contract", SHIPPED, ids=lambda contract: f"{contract.name}-{len(contract.columns)}")
@@ -68,7 +68,7 @@ def test_types_survive_parquet(contract: Contract) -> None:
 @each_contract
 def test_an_empty_table_breaks_only_the_rule_that_it_has_rows(contract: Contract) -> None:
     empty = contract.schema().empty_table()
-    may_be_empty = any(contract is one for one in (QUARANTINE, DRAFT_REQUEST, PROPOSED))
+    may_be_empty = any(contract is one for one in (QUARANTINE, DRAFT_REQUEST, PROPOSED, TOLD_ANEW, GONE))
     allowed = [] if may_be_empty else [Violation("has rows", 0, ("the table has 0 rows",))]
     assert violations(contract, empty) == allowed
 

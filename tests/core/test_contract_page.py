@@ -137,7 +137,8 @@ def test_a_source_of_which_nothing_was_kept_has_a_page_and_a_summary() -> None:
 
 def test_the_document_is_plain_json_of_the_same_numbers() -> None:
     told = json.loads(json.dumps(document(findings()), allow_nan=False))
-    assert told["rows"] == {"read": 1200, "kept": 1000, "quarantined": 123, "left_out": 50, "repeated": 20, "conflicting": 4, "deleted": 7}
+    became = {"read": 1200, "kept": 1000, "quarantined": 123, "left_out": 50, "repeated": 20, "conflicting": 4}
+    assert told["rows"] == became | {"deleted": 7, "suppressed": 0, "withheld": 0}
     assert told["expected"]["users"] == {"published": 150, "found": 150}
     assert told["tables"][1]["rules"][1] == {"rule": "item_id unique", "kept": False, "broken_rows": 2}
     assert (told["oldest"], told["newest"], told["label_rate"]) == ("2001-01-01", "2001-03-02", 0.6)

@@ -117,6 +117,8 @@ def oracle(rows: list[Row], moments: Mapping[str, tuple[int, ...]], held: list[t
         "repeated": repeated,
         "conflicting": conflicting,
         "deleted": deleted,
+        "suppressed": 0,
+        "withheld": 0,
         "already_held": len(kept) - len(new),
         "deleted_from_earlier_parts": 0,
     }
@@ -346,7 +348,7 @@ def test_a_source_in_which_everybody_was_deleted_is_refused_with_that_reason(tmp
     rule = IngestRule(deleted=deletion_list(tmp_path, {"a": (5,)}))
     with pytest.raises(BadInput) as refused:
         gate(Rows(given=(Row("a", "x", 4.0, 5),)), tmp_path / "out", rule)
-    assert (refused.value.fact, refused.value.hint) == ("no interactions are left", "every row belongs to a deleted user")
+    assert (refused.value.fact, refused.value.hint) == ("no interactions are left", "every row belongs to a deleted or suppressed user")
 
 
 def test_a_deleted_user_whom_the_source_still_lists_is_not_stored_without_a_later_row(tmp_path: Path) -> None:

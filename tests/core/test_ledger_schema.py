@@ -37,8 +37,10 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date_with_its_history(pla
     ledger = open_ledger(place)
     releases_at(place).add(release(1), {})
     with ledger.writing() as connection:
-        for table in ("request_items", "request_keys", "requests", "runs_lock"):
+        for table in ("request_items", "request_keys", "requests", "runs_lock", "suppressions"):
             connection.execute(text(f"DROP TABLE {table}"))
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("DROP FUNCTION refuse_removal"))
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))
     assert Requests(open_ledger(place)).verify().seq == 1
     assert Requests(ledger).add(NewRequest(user_id="7"), "command").state == "queued"
@@ -82,7 +84,7 @@ def test_migrations_are_a_package_that_is_installed() -> None:
     [
         ("e2urec_core.ledger, e2urec_core.ledger.records, e2urec_core.pseudonyms, e2urec_core.failpoints", {"sqlalchemy", "alembic"}),
         ("e2urec_core.ledger.request_records", {"sqlalchemy", "alembic"}),
-        ("e2urec_core.ledger.releases, e2urec_core.ledger.requests", {"alembic"}),
+        ("e2urec_core.ledger.releases, e2urec_core.ledger.requests, e2urec_core.ledger.suppressions", {"alembic"}),
     ],
 )
 def test_importing_the_ledger_loads_nothing_slow(modules: str, absent: set[str]) -> None:

@@ -95,11 +95,23 @@ def test_a_fault_between_tables_is_counted_under_its_name(
 
 
 def test_one_user_on_both_sides_of_a_request_is_counted(folders: Folders, tmp_path: Path) -> None:
-    marks = pl.read_parquet(folders[ForgetRequest] / "parts.parquet")
+    place = tmp_path / "spoiled"
+    shutil.copytree(folders[ForgetRequest], place)
+    marks = pl.read_parquet(place / "parts.parquet")
     at = int((marks["part"] == "forgotten").arg_max())
     spoiled = marks.with_columns(part=pl.when(pl.int_range(pl.len()) == at).then(pl.lit("retained")).otherwise("part"))
-    spoiled.write_parquet(tmp_path / "parts.parquet")
-    assert broken(folders, ForgetRequest, tmp_path) == {"users_forgotten_and_retained": 1}
+    spoiled.write_parquet(place / "parts.parquet")
+    assert broken(folders, ForgetRequest, place) == {"users_forgotten_and_retained": 1, "gone_rows_marked_otherwise": 1}
+
+
+def test_a_row_that_goes_and_is_not_marked_so_is_counted(folders: Folders, tmp_path: Path) -> None:
+    place = tmp_path / "spoiled"
+    shutil.copytree(folders[ForgetRequest], place)
+    gone = pl.read_parquet(place / "gone.parquet")
+    stays = pl.read_parquet(place / "parts.parquet").filter(part="retained").select("example_id").head(1)
+    pl.concat([gone.tail(-2), stays]).write_parquet(place / "gone.parquet")
+    # Two are marked and do not go, one goes and is not marked.
+    assert broken(folders, ForgetRequest, place) == {"gone_rows_marked_otherwise": 3}
 
 
 def test_an_answer_at_the_end_of_the_prompts_is_seen_as_another_ending(folders: Folders, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from ledgers import champion, digest, promoted, releases_at, requests_at
 from sqlalchemy import text
 
-from e2urec_core.errors import BadInput, DamagedLedger, Fenced, KeyReused, RequestRefused, UnknownRequest
+from e2urec_core.errors import BadInput, DamagedLedger, Fenced, KeyReused, ReleaseRefused, RequestRefused, UnknownRequest
 from e2urec_core.ledger import open_ledger
-from e2urec_core.ledger.request_records import CLOSED, IN_FLIGHT, MOVES, UNCLAIMED, NewRequest, RequestRule, commitment_of
+from e2urec_core.ledger.releases import Releases
+from e2urec_core.ledger.request_records import CLOSED, IN_FLIGHT, MOVES, UNCLAIMED, NewRequest, RequestRecord, RequestRule, commitment_of
 from e2urec_core.ledger.requests import Requests
 
 EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
@@ -303,12 +304,119 @@ def test_failed_nights_queue_a_request_again_until_a_person_must_look(requests: 
     assert len(requests.claim("night 5", num_users=MANY).requests) == 1
 
 
-def test_what_was_promoted_does_not_go_back(requests: Requests) -> None:
+def test_a_request_that_nobody_has_verified_is_held_and_released_without_a_trace_of_damage(requests: Requests) -> None:
+    made = requests.add(ask("7"), "http")
+    requests.hold(made.id)
+    assert requests.release(made.id).state == "received"
+    requests.verify()
+
+
+def test_what_was_promoted_has_no_failed_night(requests: Requests) -> None:
     made = requests.add(ask("7"), "command")
     epoch = requests.claim("night", num_users=MANY).epoch
     promoted(requests, made.id, epoch=epoch)
-    with pytest.raises(RequestRefused, match="is promoted; from there it goes to purged, not to queued"):
+    with pytest.raises(RequestRefused, match="is promoted: its night has not failed"):
         requests.fail_back([made.id], epoch=epoch)
+
+
+def forgotten_by_a_champion(requests: Requests, *users: str) -> tuple[list[RequestRecord], int]:
+    """Requests that release 2, the champion after release 1, has forgotten; and the epoch of their claim."""
+    made = requests.add_all([ask(user) for user in users], "command")
+    epoch = requests.claim("night", num_users=MANY).epoch
+    names, releases = [each.id for each in made], Releases(requests._ledger)
+    champion(releases, 2, forgotten=[int(each.subject, 16) for each in made])
+    requests.advance(names, "built", epoch=epoch, model=digest(1002))
+    requests.advance(names, "gated", epoch=epoch, release=digest(2))
+    return requests.advance(names, "promoted", epoch=epoch), epoch
+
+
+def roll_back(requests: Requests, to: int = 1) -> None:
+    releases = Releases(requests._ledger)
+    releases.promote(to, seen_epoch=releases.line().epoch, kind="rollback", run="operator")
+
+
+def test_a_rollback_before_the_purge_lets_requests_be_taken_back_and_carried_out_again(requests: Requests) -> None:
+    (first, second), epoch = forgotten_by_a_champion(requests, "7", "8")
+    with pytest.raises(RequestRefused, match="is not taken back: the champion has forgotten whom it is about"):
+        requests.take_back([first.id], epoch=epoch)
+    releases = Releases(requests._ledger)
+    assert releases.still_known(1) == sorted([first.subject, second.subject])
+    assert releases.still_known(1, "rollback") == []
+    roll_back(requests)
+    for taken in (requests.take_back([first.id, second.id], epoch=epoch), requests.take_back([second.id, first.id], epoch=epoch)[::-1]):
+        assert [(each.state, each.attempts, each.model, each.release, each.epoch) for each in taken] == [
+            ("queued", 0, None, None, epoch)
+        ] * 2
+    assert requests.identity(first.id).user_id == "7"
+    assert [event.event for event in requests.history(first.id)][-2:] == ["request promoted", "request queued"]
+    requests.verify()
+    again = requests.claim("next night", num_users=MANY)
+    assert {each.subject for each in again.requests} == {first.subject, second.subject}
+    # A candidate that does not forget them is refused, as ever.
+    with pytest.raises(ReleaseRefused, match="still knows 2 of those who were forgotten"):
+        champion(releases, 3)
+    champion(releases, 4, forgotten=[int(each.subject, 16) for each in again.requests])
+    names = [first.id, second.id]
+    requests.advance(names, "built", epoch=again.epoch, model=digest(1004))
+    requests.advance(names, "gated", epoch=again.epoch, release=digest(4))
+    requests.advance(names, "promoted", epoch=again.epoch)
+    assert {each.state for each in requests.erase_identity(names, epoch=again.epoch)} == {"purged"}
+    requests.verify()
+
+
+def test_one_whose_data_is_purged_bars_the_way_back_for_all(requests: Requests) -> None:
+    (first, second), epoch = forgotten_by_a_champion(requests, "7", "8")
+    requests.erase_identity([first.id], epoch=epoch)
+    assert Releases(requests._ledger).still_known(1, "rollback") == [first.subject]
+    with pytest.raises(ReleaseRefused, match=f"still knows 1 of those who were forgotten: {first.subject}"):
+        roll_back(requests)
+    with pytest.raises(RequestRefused, match="is purged; only what is promoted, and not purged yet, is taken back"):
+        requests.take_back([first.id], epoch=epoch)
+    assert requests.request(second.id).state == "promoted"
+
+
+def test_somebody_without_a_request_bars_the_way_back(requests: Requests) -> None:
+    champion(Releases(requests._ledger), 2, forgotten=[5])
+    with pytest.raises(ReleaseRefused, match="still knows 1 of those who were forgotten"):
+        roll_back(requests)
+
+
+def test_nothing_is_purged_that_the_champion_knows_again(requests: Requests) -> None:
+    (made,), epoch = forgotten_by_a_champion(requests, "7")
+    roll_back(requests)
+    with pytest.raises(RequestRefused, match="the champion was rolled back to one that still knows whom it is about"):
+        requests.erase_identity([made.id], epoch=epoch)
+    assert requests.identity(made.id).user_id == "7"
+    # Forward again, it may be.
+    roll_back(requests, to=2)
+    assert requests.erase_identity([made.id], epoch=epoch)[0].state == "purged"
+
+
+def test_the_release_that_was_replaced_by_a_rollback_may_be_promoted_again(requests: Requests) -> None:
+    (made,), epoch = forgotten_by_a_champion(requests, "7")
+    roll_back(requests)
+    requests.take_back([made.id], epoch=epoch)
+    releases = Releases(requests._ledger)
+    line = releases.promote(2, seen_epoch=releases.line().epoch, kind="promote", run="operator")
+    assert (line.champion, requests.request(made.id).state) == (digest(2), "queued")
+
+
+def test_a_run_that_was_taken_over_takes_nothing_back(requests: Requests) -> None:
+    (made,), epoch = forgotten_by_a_champion(requests, "7")
+    roll_back(requests)
+    requests.takeover("other")
+    with pytest.raises(Fenced):
+        requests.take_back([made.id], epoch=epoch)
+    assert requests.request(made.id).state == "promoted"
+
+
+def test_requests_are_taken_back_all_or_none(requests: Requests) -> None:
+    (made,), epoch = forgotten_by_a_champion(requests, "7")
+    waiting = requests.add(ask("9"), "command")
+    roll_back(requests)
+    with pytest.raises(RequestRefused, match="is queued; only what is promoted"):
+        requests.take_back([made.id, waiting.id], epoch=epoch)
+    assert requests.request(made.id).state == "promoted"
 
 
 def test_every_step_of_a_run_that_was_taken_over_is_refused(requests: Requests) -> None:
@@ -322,6 +430,7 @@ def test_every_step_of_a_run_that_was_taken_over_is_refused(requests: Requests) 
         lambda: requests.advance([made.id], "built", epoch=old),
         lambda: requests.advance([made.id], "gated", epoch=old),
         lambda: requests.fail_back([made.id], epoch=old),
+        lambda: requests.take_back([made.id], epoch=old),
         lambda: requests.erase_identity([made.id], epoch=old),
         lambda: requests.certify({made.id: digest(1)}, epoch=old),
         lambda: requests.close_without_data({made.id: digest(1)}, epoch=old),

@@ -1,4 +1,4 @@
-"""Any history of requests and runs, compared step by step with a model of plain dicts; I1, I2, I6, I7 and I16 of FAULTS."""
+"""Any history of requests, runs, champions and ways back, compared step by step with plain dicts; I1, I2, I3, I6, I7, I16 of FAULTS."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ledgers import champion, digest, releases_at, requests_at
+from ledgers import champion, digest, release, releases_at, requests_at
 
-from e2urec_core.errors import Fenced, RequestRefused
+from e2urec_core.errors import Fenced, ReleaseRefused, RequestRefused
 from e2urec_core.ledger.request_records import NewRequest, RequestRecord
 from e2urec_core.ledger.requests import Requests
 
@@ -35,10 +35,11 @@ class Asked:
     approved: bool = False
     before: str = ""
     epoch: int = 0
+    release: int = 0
 
 
 class Night(RuleBasedStateMachine):
-    """Days stand for times; a receipt's digest is the request's place."""
+    """Days stand for times; a receipt's digest is the request's place. Releases are numbered; each has forgotten some requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,6 +49,8 @@ class Night(RuleBasedStateMachine):
         self.requests: Requests = requests_at(self.folder / "requests.db", approval_share=0.5)
         self.asked: dict[str, Asked] = {}
         self.epoch = 0
+        self.forgotten: dict[int, frozenset[str]] = {1: frozenset()}
+        self.champions = [1]
 
     def teardown(self) -> None:
         self.requests.verify()
@@ -157,7 +160,7 @@ class Night(RuleBasedStateMachine):
         assert taken.epoch == self.epoch
         assert {each.id for each in taken.unfinished} == {name for name, each in self.asked.items() if each.state in WAY[:-1]}
 
-    def step(self, name: str, to: str, epoch: int) -> list[RequestRecord]:
+    def step(self, name: str, to: str, epoch: int, again: bool = False) -> list[RequestRecord]:
         match to:
             case "purged":
                 return self.requests.erase_identity([name], epoch=epoch)
@@ -167,7 +170,8 @@ class Night(RuleBasedStateMachine):
                 return self.requests.close_without_data({name: digest(7)}, epoch=epoch)
             case "queued":
                 return self.requests.fail_back([name], epoch=epoch)
-        return self.requests.advance([name], to, epoch=epoch, release=digest(1) if to == "promoted" else None)
+        release = (self.asked[name].release if again else self.champions[-1]) if to == "promoted" else None
+        return self.requests.advance([name], to, epoch=epoch, release=None if release is None else digest(release))
 
     @precondition(lambda self: self.asked and self.epoch)
     @rule(data=st.data(), forward=st.booleans(), to=st.sampled_from([*WAY[1:], "no_data", "needs_human", "queued"]))
@@ -180,10 +184,13 @@ class Night(RuleBasedStateMachine):
         again = to == each.state if to != "queued" else each.state in ("queued", "needs_human") and each.epoch == self.epoch
         onward = each.state in WAY[:-1] and to == WAY[WAY.index(each.state) + 1]
         aside = (to == "no_data" and each.state == "claimed") or (to in ("needs_human", "queued") and each.state in WAY[:3])
-        self.done_or_refused(again or onward or aside, lambda: self.step(name, to, self.epoch))
+        if to == "purged" and not again and name in self.forgotten.get(each.release, ()) and name not in self.forgotten[self.champions[-1]]:
+            onward = False
+        self.done_or_refused(again or onward or aside, lambda: self.step(name, to, self.epoch, again))
         if again or not (onward or aside):
             return
         each.epoch = self.epoch
+        each.release = 0 if to == "queued" else self.champions[-1] if to == "promoted" else each.release
         if to == "queued":
             each.attempts += 1
             to = "queued" if each.attempts < 3 else "needs_human"
@@ -197,6 +204,83 @@ class Night(RuleBasedStateMachine):
             self.step(self.any_of(data), to, self.epoch - late)
         assert self.requests._ledger.head() == before
 
+    @precondition(lambda self: self.asked and self.epoch)
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        promoted = [name for name, each in self.asked.items() if each.state == "promoted"]
+        self.taken_back(data.draw(st.sampled_from(promoted)) if promoted else self.any_of(data))
+
+    def taken_back(self, name: str) -> None:
+        each = self.asked[name]
+        again = each.state == "queued" and each.epoch == self.epoch
+        fit = each.state == "promoted" and name not in self.forgotten[self.champions[-1]]
+        self.done_or_refused(again or fit, lambda: self.requests.take_back([name], epoch=self.epoch))
+        if fit:
+            each.state, each.epoch, each.release = "queued", self.epoch, 0
+
+    def gone(self) -> frozenset[str]:
+        """Whom a champion has ever forgotten."""
+        return frozenset().union(*(self.forgotten[number] for number in self.champions))
+
+    @rule(data=st.data(), inherits=st.sampled_from([True, True, False]))
+    def release_and_promote(self, data: st.DataObject, inherits: bool) -> None:
+        """A release that has forgotten some requests, and what champions have forgotten, or not."""
+        some = data.draw(st.frozensets(st.sampled_from(sorted(self.asked)), max_size=3)) if self.asked else frozenset()
+        forgotten = some | (self.gone() if inherits else frozenset())
+        self.change(self.released(forgotten), "promote", self.gone() <= forgotten)
+
+    def released(self, forgotten: frozenset[str]) -> int:
+        """A registered release that was judged against the champion."""
+        number = len(self.forgotten) + 1
+        self.forgotten[number] = forgotten
+        releases = releases_at(self.folder / "requests.db")
+        made = release(number, against=self.champions[-1])
+        releases.add(made, {self.requests.request(name).subject: digest(7) for name in forgotten})
+        releases.registered(made.bundle, number)
+        return number
+
+    @rule(back=st.sampled_from(["no", "rolled back", "taken back"]))
+    def a_whole_night(self, back: str) -> None:
+        """Up to the promotion; then, maybe, the way back."""
+        self.claim(limit=None, num_users=4)
+        claimed = {name: each for name, each in self.asked.items() if each.state == "claimed"}
+        if claimed:
+            number = self.released(self.gone() | claimed.keys())
+            self.change(number, "promote", True)
+            for to in WAY[1:4]:
+                self.requests.advance([*claimed], to, epoch=self.epoch, release=digest(number))
+            for each in claimed.values():
+                each.state, each.epoch, each.release = "promoted", self.epoch, number
+            if back != "no":
+                self.back_to(self.champions[-2])
+            if back == "taken back":
+                for name in claimed:
+                    self.taken_back(name)
+
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        self.back_to(data.draw(st.sampled_from(sorted(set(self.champions)))))
+
+    def back_to(self, number: int) -> None:
+        known = self.gone() - self.forgotten[number]
+        self.change(number, "rollback", all(self.asked[name].state == "promoted" for name in known))
+
+    @rule(data=st.data())
+    def promote_again(self, data: st.DataObject) -> None:
+        """What was replaced by a rollback may be promoted again: the champion is the one that it was judged against."""
+        number = data.draw(st.sampled_from(sorted(self.forgotten)))
+        against = releases_at(self.folder / "requests.db").release(number).judged_against
+        self.change(number, "promote", against == digest(self.champions[-1]) and self.gone() <= self.forgotten[number])
+
+    def change(self, number: int, kind: str, fit: bool) -> None:
+        releases = releases_at(self.folder / "requests.db")
+        if fit or number == self.champions[-1]:
+            releases.promote(number, seen_epoch=releases.line().epoch, kind=kind, run="test")
+            self.champions += [number] if number != self.champions[-1] else []
+        else:
+            with pytest.raises(ReleaseRefused):
+                releases.promote(number, seen_epoch=releases.line().epoch, kind=kind, run="test")
+
     @rule()
     def open_again(self) -> None:
         self.requests = requests_at(self.folder / "requests.db", approval_share=0.5)
@@ -208,6 +292,10 @@ class Night(RuleBasedStateMachine):
         for name, each in self.asked.items():
             got = held[name]
             assert (got.state, got.attempts, got.approved, got.covers_until.day) == (each.state, each.attempts, each.approved, each.until)
+            if each.state in ("promoted", "purged", "certified"):
+                assert got.release == digest(each.release)
+            if name in self.forgotten.get(each.release, ()) and each.state in ("purged", "certified"):
+                assert name in self.forgotten[self.champions[-1]], "the champion knows somebody whose data is purged"
             person = self.requests.identity(name)
             known = each.state not in GONE
             assert (person.user_id, person.items) == ((each.user, each.items) if known else (None, ()))

@@ -9,53 +9,29 @@ from pathlib import Path
 import numpy
 import polars as pl
 import pytest
+from canaries import FIRST_S, ITEMS, USERS, WHOLE_STORY, Row, made, small_tokenizer, told
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from e2urec_core import stages
 from e2urec_core.artifacts import Examples, ForgetRequest, Interactions, Retold, Tokens
-from e2urec_core.backbones.tiny_t5 import TinyT5
 from e2urec_core.data.batches import Prompts
-from e2urec_core.data.examples import HistoryRule
 from e2urec_core.data.forget import ForgetRule
-from e2urec_core.data.ingest import IngestRule, ingest
+from e2urec_core.data.named import named_interactions
 from e2urec_core.data.prompts import PromptRule
 from e2urec_core.data.relations import relations
-from e2urec_core.data.retelling import named_interactions
-from e2urec_core.data.split import SplitRule
-from e2urec_core.data.tokens import prompts_of_part, prompts_of_split, prompts_retold, write_tokens
-from e2urec_core.datasets.interactions import Interactions as Table
+from e2urec_core.data.tokens import prompts_of_part, prompts_of_split, prompts_retold
 from e2urec_core.errors import BadInput, BadRequest
 from e2urec_core.methods.base import Changed
 from tasks import _gate
 
-Row = tuple[str, str, int, int]
-FIRST_S = 978_300_000
-USERS, ITEMS = ["canary-ann", "canary-bob", "canary-cid"], [f"canary-thing-{number}" for number in range(9)]
-HISTORY, SPLIT = HistoryRule(length=3, at_least=2), SplitRule(train_share=0.5, validation_share=0.25, holdout_share=0)
 PARTS = ("retained", "forgotten", "validation", "forgotten_validation", "test", "forgotten_test", "holdout", "other")
-WHOLE_STORY = [(user, item, 1 + (place + number) % 5, FIRST_S + 10 * place + number) for number, user in enumerate(USERS)
-               for place, item in enumerate(ITEMS)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    texts = [f"Watched so far, oldest first: {item} ({stars}*). Will the user like" for item in ITEMS for stars in range(6)]
-    return TinyT5(vocabulary=400).tokenizer(texts)
-
-
-def made(place: Path, rows: list[Row], tokenizer: Tokenizer) -> tuple[Path, Path, Path]:
-    """Folders of interactions, examples and tokens of a table."""
-    folders = (place / "interactions", place / "examples", place / "tokens")
-    for folder in folders:
-        folder.mkdir(parents=True)
-    table = "\n".join(["user_id,item_id,rating,timestamp", *(",".join(map(str, row)) for row in rows)])
-    (place / "table.csv").write_text(table)
-    ingest(Table(path=str(place / "table.csv"), time_unit="s"), IngestRule(), folders[0])
-    stages.split(folders[0], HISTORY, SPLIT, 0, folders[1])
-    write_tokens(folders[1], folders[0], PromptRule(), tokenizer, folders[2])
-    return folders
+    return small_tokenizer()
 
 
 def asked(place: Path, folders: tuple[Path, Path, Path], named: list[tuple[str, str]]) -> tuple[Path, Path]:
@@ -67,11 +43,6 @@ def asked(place: Path, folders: tuple[Path, Path, Path], named: list[tuple[str, 
     stages.forget(folders[0], folders[1], ForgetRule(interactions_file=file), 0, request)
     stages.retell(request, folders[0], folders[2], PromptRule(), retold)
     return request, retold
-
-
-def told(rows: Prompts) -> dict[int, list[int]]:
-    """Tokens by example."""
-    return {int(number): rows.flat[slice(*rows.starts[at : at + 2])].tolist() for at, number in enumerate(rows.example_ids)}
 
 
 @settings(max_examples=40)

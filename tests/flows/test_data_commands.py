@@ -221,6 +221,26 @@ def test_rows_of_deleted_users_are_counted_and_not_listed(console: Console, good
     assert CANARIES[3] not in console("data", "users", *flags).stdout
 
 
+def test_what_is_on_the_workspaces_suppression_list_is_counted_and_not_listed(good: Checked, tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    from e2urec_core.ledger import open_ledger
+    from e2urec_core.ledger.suppressions import open_suppressions
+
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    until = datetime.fromtimestamp(GOOD_DAY * 2, UTC)
+    open_suppressions(workspace, open_ledger(workspace / "requests.db")).add({CANARIES[3]: until}, {(CANARIES[4], "item1"): until})
+    flags = ("interactions", "--dataset.path", good.table)
+    console = Console(workspace)
+    answer = console("data", "check", *flags, "--out", tmp_path / "out", "--json")
+    assert answer.json()["rows"]["suppressed"] == ROWS + 1
+    listed = console("data", "users", *flags).stdout
+    assert CANARIES[3] not in listed
+    assert f"{CANARIES[4]}\t{ROWS - 1}" in listed
+    console.close()
+
+
 def test_a_user_with_a_line_break_stays_one_line(console: Console, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text('user_id,item_id,rating,timestamp\n"a\nb",i,3,1600000000\nc,i,3,1600000000\n')

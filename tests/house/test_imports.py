@@ -19,7 +19,7 @@ BELOW = {
     "tasks": {"data_contracts", "e2urec_core", "tasks"},
     "flows": {"e2urec_core", "tasks", "flows"},
 }
-MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in ("0001", "0002")]
+MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in ("0001", "0002", "0003")]
 # Which files may import an engine, and nobody else.
 ENGINES = {
     "prefect": [
@@ -33,15 +33,26 @@ ENGINES = {
         "flows/diff.py",
         "flows/train.py",
         "flows/pollution.py",
+        "flows/nightly.py",
+        "flows/night_report.py",
     ],
-    "mlflow": ["tasks/_tracking.py", "tasks/_registry.py", "tasks/_servable.py", "tasks/_served_model.py"],
+    "mlflow": [
+        "tasks/_tracking.py",
+        "tasks/_registry.py",
+        "tasks/_purging.py",
+        "tasks/_purging_files.py",
+        "tasks/_servable.py",
+        "tasks/_served_model.py",
+    ],
     "great_expectations": ["data_contracts/expectations.py"],
     "cleanlab": ["e2urec_core/pollution/quality.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
-        *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests")),
+        *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "suppressions")),
         *MIGRATIONS,
         "e2urec_core/receipts/witness.py",
+        "tasks/_purging_rows.py",
+        "e2urec_core/scanning/databases.py",
     ],
     "alembic": ["e2urec_core/ledger/migrating.py", *MIGRATIONS],
     "cryptography": ["e2urec_core/receipts/envelope.py"],
@@ -69,7 +80,8 @@ SLOW = (
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
-    *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "shown", "surroundings")),
+    "flows/night_commands.py",
+    *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "scan_command", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
 # A stage file is refused before anything slow is loaded.
@@ -91,6 +103,7 @@ TABLES = (
     "data/moments.py",
     "data/quarantine.py",
     "data/request_files.py",
+    "data/suppressing.py",
     "data/unreadable.py",
     "datasets/base.py",
     "datasets/goodreads.py",

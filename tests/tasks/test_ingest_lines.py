@@ -20,6 +20,8 @@ def test_every_kind_of_loss_has_its_line_with_its_count() -> None:
         "repeated": 5,
         "conflicting": 2,
         "deleted": 7,
+        "suppressed": 3,
+        "withheld": 1,
         "already_held": 11,
         "deleted_from_earlier_parts": 13,
     }
@@ -30,6 +32,8 @@ def test_every_kind_of_loss_has_its_line_with_its_count() -> None:
         "5 rows repeat user, item and moment of another: one of each is kept",
         "2 of these differ in rating or answer",
         "7 rows of deleted users were dropped",
+        "3 rows were dropped, as the suppression list says",
+        "1 of the rows put aside are not kept, as they name a suppressed user",
         "11 rows were stored before",
-        "13 stored rows of users deleted since were dropped",
+        "13 stored rows of users deleted or suppressed since were dropped",
     ]

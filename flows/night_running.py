@@ -1,0 +1,134 @@
+"""Runs nights until nothing more can be done: alone in the workspace, from the champion's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e2urec_core.errors import NoChampion, WorkspaceBusy
+
+if TYPE_CHECKING:
+    from e2urec_core.ledger.requests import Requests
+    from flows.nights import Nightly
+
+LOCK = "nightly.lock"
+
+
+def run_nights(
+    place: Path, ladder: str, preset: str | None, flags: Mapping[str, str], *, take_over: bool = False, only_finish: bool = False
+) -> tuple[list[str], int]:
+    """Finish what is unfinished, then carry out what is pending; returns the names of the runs, and how many requests have expired.
+
+    Args:
+        place: The workspace's folder.
+        ladder: Methods to try, with commas between them.
+        preset: Named settings that the methods start from.
+        flags: Settings by name.
+        take_over: Whether to pass by another night that holds the workspace.
+        only_finish: Whether to erase and certify what is promoted, and nothing else.
+
+    Raises:
+        WorkspaceBusy: Another night holds the workspace.
+        NoChampion: There is nothing that could forget yet.
+        NightFailed: No method passed the gates.
+    """
+    with alone(place, take_over=take_over):
+        requests, done = _open(place), list[str]()
+        settings = settings_of(place, ladder, preset, flags)
+        expired = [] if only_finish else requests.expire()
+        while _pending(requests, only_finish=only_finish) or (not done and not only_finish and _trains_anyway(place, settings)):
+            from flows.nightly import nightly
+
+            before = _states(requests)
+            done.append(nightly(settings, str(place), only_finish=only_finish))
+            if _states(requests) == before:
+                break
+    return done, len(expired)
+
+
+def _open(place: Path) -> Requests:
+    from e2urec_core.ledger import ledger_place, open_ledger
+    from e2urec_core.ledger.requests import Requests
+
+    return Requests(open_ledger(ledger_place(place)))
+
+
+def settings_of(place: Path, ladder: str, preset: str | None, flags: Mapping[str, str]) -> Nightly:
+    """The settings of a night, which begin with those of the champion's training.
+
+    Raises:
+        NoChampion: There is none yet.
+    """
+    from e2urec_core.ledger import ledger_place, open_ledger
+    from e2urec_core.ledger.releases import Releases
+    from e2urec_core.store import Store
+    from flows.nights import build_nightly
+    from tasks._snapshot import snapshot_of
+
+    ledger = open_ledger(ledger_place(place))
+    releases = Releases(ledger)
+    champion = releases.line().champion
+    if champion is None:
+        raise NoChampion(
+            "there is no champion in this workspace yet, so there is nothing that could forget",
+            hint="make the first one: `e2urec train DATASET BACKBONE`, such as `e2urec train sample tiny-t5`",
+        )
+    snapshot = snapshot_of(place, Store(place / "store"), ledger, champion, releases.release(champion).run)
+    return build_nightly(snapshot.settings, ladder, preset, flags)
+
+
+def _trains_anyway(place: Path, settings: Nightly) -> bool:
+    """Whether the recommender is to be trained anew though nobody asks for anything."""
+    from e2urec_core.data.places import PARTS
+    from e2urec_core.stages import facts
+    from e2urec_core.store import Store
+    from flows.releasing import model_name
+    from tasks._desk import Desk
+    from tasks._snapshot import snapshot_of
+    from tasks._tracking import Tracker
+    from tasks.drift import drift
+
+    store = Store(place / "store")
+    desk = Desk.open(place, store, Tracker(place), model_name(), "nightly")
+    champion = desk.champion()
+    assert champion is not None, "the settings were taken from one"
+    snapshot = snapshot_of(place, store, desk.ledger, champion.bundle, champion.run)
+    num_users = facts(store.open(snapshot.rows, apart_from=PARTS))["users"]
+    return settings.night.always_train or bool(drift(desk, champion, num_users).spent(settings.night.drift))
+
+
+def _states(requests: Requests) -> dict[str, str]:
+    return {each.id: each.state for each in requests.requests()}
+
+
+def _pending(requests: Requests, *, only_finish: bool) -> bool:
+    from e2urec_core.ledger.request_records import IN_FLIGHT
+
+    wanted = ("promoted", "purged") if only_finish else ("queued", *IN_FLIGHT)
+    return any(each.state in wanted for each in requests.requests())
+
+
+@contextmanager
+def alone(place: Path, *, take_over: bool) -> Iterator[None]:
+    """Hold the workspace against other nights of this machine; the epoch of the claim holds it against all others.
+
+    Raises:
+        WorkspaceBusy: Another night holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = place / LOCK
+    if take_over:
+        # The other night keeps its lock on a file that nobody else looks at any more; its epoch has passed with our claim.
+        path.unlink(missing_ok=True)
+    try:
+        with FileLock(path, timeout=0, mode=0o600):
+            yield
+    except Timeout:
+        raise WorkspaceBusy(
+            "another night is at work in this workspace",
+            facts={"lock": path},
+            hint="let it finish; if it hangs, end it, or start this one with `--take-over`",
+        ) from None

@@ -1,0 +1,124 @@
+"""The nightly flow: what was asked to be forgotten is forgotten, released, erased and certified; and what was left undone goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from prefect import flow
+
+from e2urec_core.errors import Fenced, UserError
+from e2urec_core.ledger.request_records import RequestRecord
+from e2urec_core.ledger.requests import Requests
+from flows.night_erasing import close_unknown, erase, finish
+from flows.night_forgetting import Night, forget_them, train_anew
+from flows.night_report import write_night
+from flows.night_shadow import measure_shadow
+from flows.nights import LADDER, Nightly
+from flows.releasing import open_desk
+from flows.rooms import open_room
+from tasks._journal import place_of
+from tasks._progress import say
+
+
+@flow(name="nightly", flow_run_name="nightly {night.dataset.kind} {night.backbone.kind}", persist_result=False, validate_parameters=True)
+def nightly(night: Nightly, workspace: str = "workspace", only_finish: bool = False) -> str:
+    """Carry deletion requests out: claim, unlearn, gates, promote, erase, certify. Returns the run's name.
+
+    What an earlier night has left unfinished is finished first, and then nothing new is claimed; whoever calls looks whether something
+    is pending and calls again.
+
+    Args:
+        night: The settings.
+        workspace: The workspace's folder.
+        only_finish: Whether to erase and certify what is promoted, and nothing else.
+    """
+    with open_room(night, ("nightly", night.dataset.kind, night.backbone.kind), workspace, night.execution) as room:
+        desk, run = open_desk(room), room.journal.record.run
+        desk.releases.verify()
+        desk.repair()
+        requests = Requests(desk.ledger, night.requests)
+        claim = requests.takeover(run)
+        work = Night(night, room, desk, requests, claim.epoch)
+        work.before = work.champion().bundle
+        room.guard = lambda: requests.refuse_fenced(work.epoch)
+        left = _in(claim.unfinished, "claimed", "built", "gated")
+        if not left and not only_finish:
+            snapshot = work.snapshot()
+            claim = requests.claim(run, num_users=work.num_users(snapshot), limit=night.night.most_requests)
+            work.epoch, left = claim.epoch, list(claim.requests)
+            if left:
+                say(f"{len(left):,} requests were claimed")
+        elif left:
+            say(f"{len(left):,} requests of a night that did not end are carried on")
+        try:
+            if left and not only_finish:
+                _forget(work, left)
+            elif not only_finish and work.is_due():
+                train_anew(work)
+            _finish(work)
+            _measure(work)
+        except UserError as error:
+            # A night that failed has a report too, unless it was taken over: then there is nothing that it may still write.
+            if not isinstance(error, Fenced):
+                with suppress(UserError):
+                    write_night(work)
+            raise
+        write_night(work)
+        return run
+
+
+def _forget(work: Night, left: Sequence[RequestRecord]) -> None:
+    reached = [each for each in left if each.state == "gated" and each.release and work.desk.releases.was_champion(each.release)]
+    if reached:
+        # Killed between the promotion and the note of it.
+        work.requests.advance([each.id for each in reached], "promoted", epoch=work.epoch)
+    if rest := [each for each in left if each not in reached]:
+        close_unknown(work, forget_them(work, rest))
+
+
+def _finish(work: Night) -> None:
+    """Erase and certify everything that is promoted, also what earlier nights have left."""
+    requests = work.requests
+    promoted = _in(requests.requests("promoted"), "promoted")
+    champion = work.champion()
+    gone = work.desk.releases.forgotten_by(champion.bundle)
+    # Who had no training row was never forgotten by a release, as none knew them.
+    had = {each.id: each.release is not None and each.subject in work.desk.releases.forgotten_by(each.release) for each in promoted}
+    taken_back = [each for each in promoted if had[each.id] and each.subject not in gone]
+    if taken_back:
+        requests.take_back([each.id for each in taken_back], epoch=work.epoch)
+        say(f"{len(taken_back):,} requests are queued again: the champion that had forgotten them was taken back")
+    if promoted := [each for each in promoted if each not in taken_back]:
+        erase(work, promoted)
+    if purged := requests.requests("purged"):
+        finish(work, purged)
+
+
+def _measure(work: Night) -> None:
+    """Every so many nights after a training, train shadows."""
+    every, champion = work.run.night.drift.shadow_every, work.champion()
+    nights = work.drift(work.snapshot()).nights if every else 0
+    if every and nights and nights % every == 0 and champion.bundle != work.before:
+        measure_shadow(work)
+
+
+def _in(records: Iterable[RequestRecord], *states: str) -> list[RequestRecord]:
+    return [record for record in records if record.state in states]
+
+
+@flow(name="scheduled night", persist_result=False)
+def scheduled(
+    workspace: str = "workspace", ladder: str = LADDER, preset: str | None = None, settings: dict[str, str] | None = None
+) -> list[str]:
+    """What a schedule runs: `e2urec nightly` as a deployment. Returns the names of the runs.
+
+    Args:
+        workspace: The workspace's folder.
+        ladder: Methods to try, with commas between them.
+        preset: Named settings that the methods start from.
+        settings: Further settings by name, such as `night.retention-hours`.
+    """
+    from flows.night_running import run_nights
+
+    return run_nights(place_of(workspace), ladder, preset, settings or {})[0]

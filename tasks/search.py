@@ -1,0 +1,25 @@
+"""Searches the workspace for those whom a night has forgotten, before their requests are certified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from e2urec_core.ledger import FILE
+from e2urec_core.scanning.scan import Scan
+from e2urec_core.scanning.targets import Targets
+from tasks._desk import Desk
+from tasks.claims import Asked
+
+
+def find_people(desk: Desk, asked: Sequence[Asked]) -> list[str]:
+    """Places that still name somebody who is asked for; the ledger's own, which is erased next, left out.
+
+    Raises:
+        BadKey: The key of the pseudonyms is damaged, or others may read it.
+    """
+    found: dict[str, None] = {}
+    for each in asked:
+        scan = Scan(desk.workspace, Targets.of(each.user_id, each.items))
+        scan.run()
+        found |= dict.fromkeys(place for place in scan.result().places if not place.startswith(FILE))
+    return [*found]

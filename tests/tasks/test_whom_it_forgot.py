@@ -1,0 +1,48 @@
+"""Whom a release without a request of its own has forgotten: those who are not among its rows, whoever names them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledgers import champion, digest, promoted
+
+from e2urec_core.artifacts import Interactions
+from e2urec_core.data.ingest import IngestRule, ingest
+from e2urec_core.data.places import part_files
+from e2urec_core.datasets.sample import Sample
+from e2urec_core.ledger import open_ledger
+from e2urec_core.ledger.releases import Releases
+from e2urec_core.ledger.request_records import NewRequest
+from e2urec_core.ledger.requests import Requests
+from e2urec_core.pseudonyms import VARIABLE
+from e2urec_core.store import Store
+from tasks._desk import Desk
+from tasks.release import whom_it_forgot
+
+
+def test_a_request_that_may_be_taken_back_is_forgotten_only_by_rows_without_its_user_or_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
+    with store.workplace() as place:
+        ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
+        rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+    nothing: Any = None
+    desk, requests, early = Desk(tmp_path, store, ledger, nothing, "test"), Requests(ledger), datetime(2026, 1, 1, tzinfo=UTC)
+    import pyarrow.parquet as pq
+
+    met = pq.read_table(part_files(store.open(rows))[0]).slice(0, 1).to_pylist()[0]
+    asked = [("u3", ()), ("gone", ()), (met["user_id"], (met["item_id"], "nothing")), (met["user_id"], ("nothing",)), ("u4", ())]
+    made = requests.add_all([NewRequest(user_id=user, items=items, requested_at=early) for user, items in asked], "command")
+    there, gone, there_singly, gone_singly, purged = (each.subject for each in made)
+    champion(Releases(ledger), 1, forgotten=[int(each.subject, 16) for each in made])
+    epoch = requests.claim("night", num_users=10_000).epoch
+    promoted(requests, *(each.id for each in made), epoch=epoch)
+    requests.erase_identity([made[-1].id], epoch=epoch)
+    # Once a user is purged, only their data could tell, and it is gone.
+    assert whom_it_forgot(desk, None, None, rows).keys() == {gone, gone_singly, purged}
+    assert whom_it_forgot(desk, None, digest(1), rows).keys() == {there, gone, there_singly, gone_singly, purged}
