@@ -192,7 +192,7 @@ def ours_until(inputs: Inputs, run: Run, judge: Judge, target: Target, place: Pa
     """Ours under the settings of `run`: tokenising all rows, the cache, opening both, and the loop; `place` is a new folder."""
     method, original, tokens, request = method_of(run), inputs.original, inputs.tokens, inputs.request
     augmented, bench, rows = inputs.augmented(run.augment), inputs.bench(), (inputs.examples, inputs.interactions)
-    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder())
+    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder(), method.retained_at_least())
     folders = {name: place / name for name in ("tokenise", *PREPARING)}
     for folder in folders.values():
         folder.mkdir(parents=True)

@@ -56,7 +56,7 @@ def unlearned(inputs: Inputs, method: Method, shards: Path | None, root: Path) -
     """Seconds of everything that the method needs for this request."""
     run, bench = inputs.run, inputs.bench()
     before = {"original": inputs.original, "tokens": inputs.tokens, "request": inputs.request}
-    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder())
+    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder(), method.retained_at_least())
     made: dict[str, Path | None] = dict.fromkeys(("augmented", "remembering", "teachers"))
     seconds = 0.0
 

@@ -72,7 +72,7 @@ def unlearn(inputs: Inputs, run: Run, augmented: Path, place: Path) -> Unlearned
         place: Folder that does not exist yet.
     """
     original, tokens, request, bench = inputs.original, inputs.tokens, inputs.request, inputs.bench()
-    rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder())
+    rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder(), run.method.retained_at_least())
     folders = {name: place / name for name in (*PREPARING, "unlearn")}
     for folder in folders.values():
         folder.mkdir(parents=True)

@@ -128,7 +128,7 @@ class Track:
 
     def _rule(self, form: str) -> CacheRule:
         method = self._method(form)
-        return CacheRule().planned(method.retained_draws(), method.freezes_encoder())
+        return CacheRule().planned(method.retained_draws(), method.freezes_encoder(), method.retained_at_least())
 
     def _seat(self, *, compiled: bool) -> Seat:
         return self.seat if compiled else self.seat.model_copy(update={"engine": EngineRule(compiled="off")})

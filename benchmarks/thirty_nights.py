@@ -99,7 +99,7 @@ def main() -> None:
     shutil.copytree(folder / "workspace", folder / "first", ignore=shutil.ignore_patterns("prefect"))
     users, items = stored(folder / "first")
     left, asked, lines = list(users), [], []
-    typical_s = 30.0
+    typical_s = 14.0
     for night in range(1, told.nights + 1):
         whole = [left.pop(draw.randrange(len(left))) for _ in range(draw.choice((0, 1, 1, 2, 3)))]
         single = [(user := draw.choice(left), draw.choice(items[user])) for _ in range(draw.choice((0, 0, 1)))]

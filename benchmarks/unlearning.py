@@ -47,7 +47,7 @@ def per_row(inputs: Inputs, root: Path, batch_size: int, num_pairs: int) -> dict
     plain = E2URec()
     schedule = plain.training.model_copy(update={"batch_size": batch_size, "num_epochs": PASSES})
     method: Method = plain.model_copy(update={"training": schedule})
-    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder())
+    rule = run.cache.planned(method.retained_draws(), method.freezes_encoder(), method.retained_at_least())
     made = unlearn(inputs, run.model_copy(update={"method": method}), augmented, root / f"cache-{batch_size}")
     caches = made.folder.parent
     rows = sum(ours_drawn(inputs, rule, augmented, caches, batch_size)[1:])

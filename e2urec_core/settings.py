@@ -132,21 +132,25 @@ class CacheRule(Settings):
     """Words kept when `support` is `top`; Yes and No are always among them."""
     retained_per_forgotten: float | None = Field(None, gt=0)
     """Retained rows that are cached for every forgotten row; without a number, as many as the method's passes will draw."""
+    least_retained: int = Field(0, ge=0)
+    """Retained rows that are cached at least, however few rows are forgotten; a method that draws more by itself caches those."""
     encoder_states: bool | None = None
     """Whether the original's encoder states are kept too; without a word, where the method's adapter leaves the encoder as it is."""
     rows_per_group: int = Field(512, ge=16, le=1_048_576)
     """Rows in one row group: what is in memory at a time."""
 
-    def planned(self, draws: float, states: bool) -> CacheRule:
+    def planned(self, draws: float, states: bool, least: int = 0) -> CacheRule:
         """The same rule with what a method plans filled in where nothing is set.
 
         Args:
             draws: Retained rows that the method draws for every forgotten row.
             states: Whether the method can use the encoder's states.
+            least: Retained rows that the method draws at least.
         """
         rows = self.retained_per_forgotten or max(draws, 1e-9)
         kept = states if self.encoder_states is None else self.encoder_states
-        return self.model_copy(update={"retained_per_forgotten": rows, "encoder_states": kept})
+        least = max(self.least_retained, least)
+        return self.model_copy(update={"retained_per_forgotten": rows, "least_retained": least, "encoder_states": kept})
 
 
 class EvaluateRule(Settings):

@@ -17,7 +17,7 @@ from flows.comparison import fixed_knobs
 from flows.presets import preset_sections
 from flows.runs import FAMILIES, Run, changed, filled
 
-LADDER = "e2urec:suppression=2;retained-per-forgotten=8,e2urec:suppression=8;retained-per-forgotten=8,undial:strength=2,retrain"
+LADDER = "e2urec:suppression=2;least-retained=1024,e2urec:suppression=8;least-retained=1024,undial:strength=2,retrain"
 ANEW = "retrain"
 # What the champion was trained with stays as it was; whoever wants it otherwise trains another one.
 FIXED = ("dataset", "backbone", "ingest", "history", "prompt", "split", "forget", "release", "ladder", "method")

@@ -66,7 +66,7 @@ def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:
     """Let the run's method forget, after what it wants has been made; returns the augmented model too, where it wanted one."""
     original, tokens, request, seat = prepared.original, prepared.tokens, prepared.request, run.seat()
     augmented = remembering = teachers = shards = None
-    rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder())
+    rule = run.cache.planned(run.method.retained_draws(), run.method.freezes_encoder(), run.method.retained_at_least())
     if run.method.wants(Shards) and (sharding := run.method.sharding(run.training)) is not None:
         shards = train_shards(original if sharding.by == "original" else None, tokens, run.backbone, sharding, seat)
     if run.method.wants(Augmented) or run.method.wants(TeacherLogits):

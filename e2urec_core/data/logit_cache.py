@@ -124,7 +124,7 @@ class TeacherCache:
         return at[places], places
 
     def _refuse_another(self, part: Part, facts: dict[str, object], stamp: Stamp) -> None:
-        kept_how = self.rule.model_copy(update={"retained_per_forgotten": None}).canonical()
+        kept_how = self.rule.model_copy(update={"retained_per_forgotten": None, "least_retained": 0}).canonical()
         expected = {"original": stamp.original, "augmented": stamp.augmented, "tokenizer": stamp.tokenizer, "rule": kept_how}
         for name, value in {**expected, "rows": stamp.rows}.items():
             if facts[name] != value:

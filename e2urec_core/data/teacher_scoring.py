@@ -85,7 +85,7 @@ def drawn_order(num_rows: int, seed: int) -> numpy.ndarray:
 def num_planned(num_retained: int, num_forgotten: int, rule: CacheRule) -> int:
     """Retained rows that unlearning may draw."""
     assert rule.retained_per_forgotten is not None, "the plan needs the number of draws"
-    return min(num_retained, max(1, round(rule.retained_per_forgotten * num_forgotten)))
+    return min(num_retained, max(1, rule.least_retained, round(rule.retained_per_forgotten * num_forgotten)))
 
 
 def write_original(
@@ -194,7 +194,7 @@ def _schema(part: Part, original: Recommender, rule: CacheRule, stamp: Stamp, be
     num_ids = None if rule.support == "full" else 2 if rule.support == "answers" else min(rule.top, vocabulary - 1)
     width = vocabulary if num_ids is None else num_ids + (rule.support == "top")
     # How many rows are kept belongs to the request, not to what a row's outputs are.
-    kept_how = rule.model_copy(update={"retained_per_forgotten": None}).canonical()
+    kept_how = rule.model_copy(update={"retained_per_forgotten": None, "least_retained": 0}).canonical()
     where = {"precision": bench.precision, "device": bench.device.type, "token_budget": bench.token_budget}
     if rule.encoder_states and not original.answers.decoder_prefix:
         raise BadSetting("`--cache.encoder-states true` is refused: this network has no encoder", hint="leave it out")

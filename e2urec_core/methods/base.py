@@ -120,6 +120,10 @@ class Method(Plugin):
         """Retained rows that are drawn for every forgotten row, all passes together; what the teacher cache must hold."""
         return 1.0
 
+    def retained_at_least(self) -> int:
+        """Retained rows that all passes together draw, however few rows are forgotten."""
+        return 0
+
     def freezes_encoder(self) -> bool:
         """Whether the original's encoder stays as it is, so that its states can be cached."""
         return False

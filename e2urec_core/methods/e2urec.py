@@ -49,8 +49,8 @@ class E2URec(Method):
     """How strongly the forgetting teacher is pushed off what the augmented model has added. Paper: alpha."""
     forget_weight: float = Field(0.6, ge=0, le=1)
     """Share of the loss that forgotten rows carry; retained rows carry the rest. Paper: beta."""
-    retained_per_forgotten: int = Field(1, ge=1, le=1000)
-    """Retained rows drawn for every forgotten one. Paper: 1; where few rows are forgotten, more keep what the recommender is worth."""
+    least_retained: int = Field(0, ge=0, le=1_000_000)
+    """Retained rows that a pass draws at least; else one for each forgotten row, as in the paper, which is few where few are forgotten."""
     losses: Literal["both", "without_forgetting", "without_remembering"] = "both"
     """Which losses are used; the other two are the paper's ablations."""
     centring: Literal["none", "mean", "log_softmax"] = "none"
@@ -124,8 +124,15 @@ class E2URec(Method):
 
     def retained_draws(self) -> float:
         """See `Method.retained_draws`."""
-        passes = self.training.num_epochs - (self.warm_start == "forget_first")
-        return 0.0 if self.losses == "without_remembering" else float(passes * self.retained_per_forgotten)
+        return float(self._passes())
+
+    def retained_at_least(self) -> int:
+        """See `Method.retained_at_least`."""
+        return self._passes() * self.least_retained
+
+    def _passes(self) -> int:
+        """Passes that draw retained rows."""
+        return 0 if self.losses == "without_remembering" else self.training.num_epochs - (self.warm_start == "forget_first")
 
     def _judged(self, problem: Problem, bench: Bench) -> Draw:
         """Rows on which the objective is judged: cached forgotten rows, and validation rows in the place of retained ones."""
@@ -154,7 +161,7 @@ class E2URec(Method):
         remembers = self.losses != "without_remembering" and not (self.warm_start == "forget_first" and number == 0)
         # One stream of retained rows over all passes, so that the passes together draw every cached row.
         first = (number - (self.warm_start == "forget_first")) * steps
-        wide = size * self.retained_per_forgotten
+        wide = size * max(1, -(-self.least_retained // (size * steps)))
         retained = teachers.endless(RETAINED, wide, bench.seed, first) if remembers else itertools.repeat(None)
         for forgotten, beside in zip(teachers.batches(FORGOTTEN, size, bench.seed, number), retained, strict=False):
             parts = {} if self.losses == "without_forgetting" else {FORGOTTEN: forgotten}

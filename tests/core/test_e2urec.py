@@ -288,3 +288,16 @@ def test_nothing_to_forget_is_refused(tiny_problem: Problem, bench: Bench) -> No
     empty = dataclasses.replace(rows, example_ids=rows.example_ids[:0], labels=rows.labels[:0], flat=rows.flat[:0], starts=rows.starts[:1])
     with pytest.raises(BadRequest, match="0 rows to forget"):
         unlearned(dataclasses.replace(tiny_problem, forgotten=empty), bench)
+
+
+def test_a_pass_draws_the_least_of_retained_rows_however_few_are_forgotten(tiny_problem: Problem, bench: Bench) -> None:
+    training = Training(num_epochs=2, batch_size=8)
+    few, many = E2URec(training=training), E2URec(training=training, least_retained=84)
+    assert (few.retained_at_least(), many.retained_at_least()) == (0, 168)
+    assert tiny_problem.teachers is not None
+    drawn = [
+        sum(draw.parts["retained"].total for draw in method._draws(tiny_problem.teachers, bench, 0) if "retained" in draw.parts)
+        for method in (few, many)
+    ]
+    # The last rows of a round over the cache may be fewer than a step asks for.
+    assert drawn[0] <= 48 < 75 <= drawn[1]
