@@ -59,7 +59,7 @@ def scan(
     else:
         for each in found.places:
             print(each)
-        for note in kept_on_purpose(place):
+        for note in kept_on_purpose(place, named):
             print(note)
         print(found.summary)
     if found.places:
@@ -67,9 +67,21 @@ def scan(
         sys.exit(EXIT_FOUND)
 
 
-def kept_on_purpose(workspace: Path) -> list[str]:
-    """Sentences on what a workspace keeps although somebody was forgotten, and that no search finds; none so far."""
-    return []
+def kept_on_purpose(workspace: Path, user: str) -> list[str]:
+    """Sentences on what a workspace keeps of a user on purpose, and that no search finds."""
+    from datetime import UTC, datetime
+
+    from e2urec_core.ledger.suppressions import suppressed_in
+
+    suppressed = suppressed_in(workspace)
+    until = suppressed.user_cut_offs([user]).get(0)
+    told = []
+    if until is not None:
+        day = f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC"
+        told.append(f"kept on purpose: the suppression list has a keyed mark of the user, which keeps out rows up to {day}")
+    if suppressed.have_pairs([user]):
+        told.append("kept on purpose: the suppression list has keyed marks of single interactions of the user")
+    return told
 
 
 def _ledger(search: Scan) -> None:

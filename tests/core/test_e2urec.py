@@ -300,4 +300,5 @@ def test_a_pass_draws_the_least_of_retained_rows_however_few_are_forgotten(tiny_
         for method in (few, many)
     ]
     # The last rows of a round over the cache may be fewer than a step asks for.
-    assert drawn[0] <= 48 < 75 <= drawn[1]
+    assert drawn[0] <= 48
+    assert drawn[1] >= 75

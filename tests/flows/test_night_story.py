@@ -78,6 +78,8 @@ def test_every_request_is_closed_with_a_receipt_that_verifies(shop: NightShop, f
 def test_nothing_names_the_forgotten_afterwards(shop: NightShop, first: dict[str, Any]) -> None:
     assert shop.scan(first["named"]["whole"]) == []
     assert shop.scan("who-is-that-7") == []
+    told = shop.console("scan", "--user", first["named"]["whole"])
+    assert (told.code, "the suppression list has a keyed mark of the user" in told.stdout) == (0, True)
 
 
 def test_only_the_champion_and_the_rewritten_data_are_left(shop: NightShop, first: dict[str, Any]) -> None:
@@ -131,7 +133,9 @@ def test_an_old_export_does_not_bring_the_forgotten_back(shop: NightShop, first:
 def test_the_next_night_starts_from_the_champion_and_forgets_the_next(shop: NightShop, first: dict[str, Any]) -> None:
     user = shop.users[5]
     request = shop.ask(user)
-    (night,) = shop.night()
+    # Shadow Retrains are trained in every second night.
+    (night,) = shop.night("--night.drift.shadow-every", "2")
+    assert night["drift"]["distance"] > 0
     assert shop.states()[request] == "certified"
     assert (shop.champion(), night["drift"]["nights"], night["drift"]["users"]) == (3, 2, 3)
     assert shop.scan(user) == shop.scan(first["named"]["whole"]) == []

@@ -11,7 +11,7 @@ from e2urec_core.report.page import flat, templates
 
 def render(night: NightDocument) -> str:
     """The page; equal documents give equal bytes."""
-    gates = [tuple(row) for row in night.verdict.table()] if night.verdict else []
+    gates = [(row[0].replace("_", " "), *row[1:]) for row in night.verdict.table()] if night.verdict else []
     tables = [
         ("Drift budget", ("What", "Value", "Budget", "Used"), wording.budget_table(night)),
         ("Attempts", ("Method", "Gates", "Why"), wording.attempts_table(night)),
