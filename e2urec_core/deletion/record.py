@@ -51,10 +51,9 @@ class ErasureRecord(Settings):
         return self.model_copy(update={"artifacts": {**self.artifacts, **{each.digest: each.kind for each in artifacts}}})
 
     def with_places(self, places: Mapping[str, int]) -> ErasureRecord:
-        """With further counts."""
-        return self.model_copy(
-            update={"places": {name: self.places.get(name, 0) + places.get(name, 0) for name in {*self.places, *places}}}
-        )
+        """With counts of what goes, from a plan; where an earlier plan found more, some of it has gone since, and its count stays."""
+        names = sorted({*self.places, *places})
+        return self.model_copy(update={"places": {name: max(self.places.get(name, 0), places.get(name, 0)) for name in names}})
 
     def erased(self) -> tuple[ErasedArtifact, ...]:
         """The erased artifacts as a receipt lists them."""
