@@ -179,6 +179,11 @@ def stage(
             f"`{run}` is a comparison, whose stages belong to several runs",
             hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
         )
+    if strange := sorted(journal.record.settings.keys() - Run.model_fields.keys()):
+        raise BadSetting(
+            f"`{run}` is no run of `unlearn` or `train`: it has settings of its own ({', '.join(strange)})",
+            hint="run its own command again: whatever has not changed is taken from the store",
+        )
     changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
     place = prepare(workspace)
     from flows.stage import rerun_stage

@@ -18,8 +18,9 @@ def find_people(desk: Desk, asked: Sequence[Asked]) -> list[str]:
         BadKey: The key of the pseudonyms is damaged, or others may read it.
     """
     found: dict[str, None] = {}
-    for each in asked:
-        scan = Scan(desk.workspace, Targets.of(each.user_id, each.items))
+    whole = Targets.of_many(each.user_id for each in asked if not each.items)
+    for targets in (*whole, *(Targets.of(each.user_id, each.items) for each in asked if each.items)):
+        scan = Scan(desk.workspace, targets)
         scan.run()
         found |= dict.fromkeys(place for place in scan.result().places if not place.startswith(FILE))
     return [*found]

@@ -32,7 +32,10 @@ class Matcher:
     def __init__(self, targets: Targets) -> None:
         """Look for `targets`."""
         self.targets = targets
-        name = re.escape(targets.user)
+        self.users = frozenset(targets.users)
+        # Longer names first, so that a name is not taken for another that it begins with.
+        name = re.escape(targets.user) if not targets.together else f"(?:{'|'.join(map(re.escape, by_length(self.users)))})"
+        self._any = re.compile(name)
         tail = r"(?P<later>#[0-9]+)?"
         self._whole = re.compile(rf"{name}{tail}(?:\.0)?")
         self._word = re.compile(rf"{_NOT_BEFORE}{name}{tail}{_NOT_AFTER}")
@@ -43,6 +46,10 @@ class Matcher:
         self.longer: set[str] = set()
         """Words met so far in which the identifier is only a part, such as other users' names."""
         self._lengths = sorted({len(str(number)) for number in self._numbers})
+
+    def holds(self, text: str) -> bool:
+        """Whether an identifier is part of a text."""
+        return self._any.search(text) is not None if self.targets.together else self.targets.user in text
 
     def record(self, record: Record) -> Counter[str]:
         """What stands in fields that belong together."""
@@ -79,9 +86,9 @@ class Matcher:
     def names(self, field: str, value: Any) -> Counter[str]:
         """How often a value names the user by the identifier or a successor's."""
         if not isinstance(value, str):
-            is_it = isinstance(value, int) and str(value) == self.targets.user and kind_of(field) == "user"
+            is_it = isinstance(value, int) and str(value) in self.users and kind_of(field) == "user"
             return Counter({IDENTIFIER: 1}) if is_it else NOTHING
-        if self.targets.user not in value:
+        if not self.holds(value):
             return NOTHING
         kind = kind_of(field)
         if kind == "vocabulary" and not self.targets.is_distinctive:
@@ -101,10 +108,10 @@ class Matcher:
 
     def prose(self, text: str) -> Counter[str]:
         """How often a text names the user: as a word if nothing else is spelled so, else where the words before it say that it is one."""
-        if self.targets.user not in text:
+        if not self.holds(text):
             return Counter()
         if self.targets.is_distinctive or self.targets.is_mixed:
-            self.longer.update(word for word in self._longer.findall(text) if word != self.targets.user)
+            self.longer.update(word for word in self._longer.findall(text) if word not in self.users)
             return _counted(self._word.finditer(text))
         return _counted([*self._said.finditer(text), *self._line.finditer(text)])
 
@@ -113,7 +120,7 @@ class Matcher:
         if not self.targets.items:
             return self.prose(text) + self.codes(text)
         found = self.codes(text)
-        for line in text.splitlines() if self.targets.user in text else ():
+        for line in text.splitlines() if self.holds(text) else ():
             if self.prose(line) and any(re.search(rf"{_NOT_BEFORE}{re.escape(item)}{_NOT_AFTER}", line) for item in self.targets.items):
                 found[ROW] += 1
         return found
@@ -148,6 +155,11 @@ class Matcher:
         for code in (*self.targets.pseudonyms, *map(str, self._numbers)):
             text = text.replace(code, "<a code of the user>")
         return text
+
+
+def by_length(names: Iterable[str]) -> list[str]:
+    """Names, the longest first."""
+    return sorted(names, key=lambda name: (-len(name), name))
 
 
 def _counted(matches: Iterable[re.Match[str]]) -> Counter[str]:

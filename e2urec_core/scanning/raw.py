@@ -32,7 +32,8 @@ class RawMatcher:
         """Look for what `matcher` looks for; the longer words that it has met are not taken for the identifier."""
         targets = matcher.targets
         self.matcher = matcher
-        self._names = _spellings(targets.user) if targets.is_distinctive and not targets.items else ()
+        sought = targets.users if targets.is_distinctive and not targets.items else ()
+        self._names = tuple(written for user in sought for written in _spellings(user))
         numbers = numpy.array(sorted(targets.numbers), dtype=numpy.int64)
         self._orders = [(values, _table(values)) for values in (numbers.astype("<i8"), numbers.astype(">i8"))]
         self._kinds = targets.numbers

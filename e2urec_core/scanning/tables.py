@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from e2urec_core.scanning.fields import kind_of
-from e2urec_core.scanning.matching import Matcher
+from e2urec_core.scanning.matching import Matcher, by_length
 from e2urec_core.scanning.targets import FEWEST_DIGITS, ROW
 
 ROWS_AT_A_TIME = 100_000
@@ -95,7 +96,7 @@ def _in_column(field: str, values: Any, matcher: Matcher) -> Counter[str]:
     if pa.types.is_integer(kind):
         wanted = {number: what for number, what in targets.numbers.items() if kind.bit_width == 64}
         if targets.is_number and not targets.items and kind_of(field) in ("user", "users"):
-            wanted |= {int(targets.user): "identifier"}
+            wanted |= {int(user): "identifier" for user in targets.users}
         most = 2 ** (kind.bit_width - (not str(kind).startswith("u"))) - 1
         wanted = {number: what for number, what in wanted.items() if number <= most}
         if wanted:
@@ -138,9 +139,17 @@ def _worth_reading(texts: Any, matcher: Matcher) -> Iterator[tuple[int, str]]:
             if value is not None:
                 yield place, value.decode(errors="replace")
         return
-    chosen = pc.or_(pc.match_substring(texts, matcher.targets.user), pc.match_substring_regex(texts, _WORTH_READING))
+    chosen = pc.or_(_holding(texts, matcher), pc.match_substring_regex(texts, _WORTH_READING))
     places = pc.indices_nonzero(chosen.fill_null(False))
     yield from zip(places.to_pylist(), texts.take(places).to_pylist(), strict=True)
+
+
+def _holding(texts: Any, matcher: Matcher) -> Any:
+    """Which texts have an identifier as a part."""
+    targets = matcher.targets
+    if not targets.together:
+        return pc.match_substring(texts, targets.user)
+    return pc.match_substring_regex(texts, "|".join(map(re.escape, by_length(targets.users))))
 
 
 def _rows(batch: pa.RecordBatch, matcher: Matcher) -> Counter[str]:
@@ -187,7 +196,7 @@ def found_rows(path: Path, matcher: Matcher) -> tuple[set[int], set[str], set[st
                 items.update(value for value in pc.unique(batch[name]).to_pylist() if value is not None)
             for name in users:
                 column = batch[name]
-                holding = pc.match_substring(column, targets.user).fill_null(False)
+                holding = _holding(column, matcher).fill_null(False)
                 if not pc.any(holding).as_py():
                     continue
                 some = batch.filter(holding)

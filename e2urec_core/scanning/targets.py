@@ -27,6 +27,8 @@ IDENTIFIER, SUCCESSOR, PSEUDONYM, NUMBER, EXAMPLE, ROW, UNREADABLE = (
     "not readable, so it may hold anything",
 )
 """Kinds of what is found."""
+MOST_TOGETHER = 200
+"""Most users of one search: each goes through the whole workspace once."""
 KINDS = (IDENTIFIER, SUCCESSOR, PSEUDONYM, NUMBER, EXAMPLE)
 
 
@@ -40,6 +42,8 @@ class Targets:
         pseudonyms: Of the user or the interactions, 20 hex digits each.
         number: The user's number in the tokens; None where single interactions are looked for.
         examples: Numbers of the user's rows, at least 10 digits each.
+        together: Further users who are looked for in the same search; see `Targets.of_many`.
+        further: Their numbers in the tokens.
     """
 
     user: str
@@ -47,6 +51,30 @@ class Targets:
     pseudonyms: frozenset[str] = frozenset()
     number: int | None = None
     examples: frozenset[int] = frozenset()
+    together: tuple[str, ...] = ()
+    further: frozenset[int] = frozenset()
+
+    @classmethod
+    def of_many(cls, users: Iterable[str], most: int = MOST_TOGETHER) -> list[Targets]:
+        """Searches for many users, each for at most `most` of them, all of whose identifiers are recognised in the same way.
+
+        Raises:
+            BadInput: One of them has no name.
+        """
+        groups: dict[tuple[bool, bool, bool], list[Targets]] = {}
+        for each in map(cls.of, sorted(set(users))):
+            groups.setdefault((each.is_number, each.is_mixed, each.is_distinctive), []).append(each)
+        return [
+            replace(first, together=tuple(each.user for each in more), further=frozenset(each.number for each in more if each.number))
+            for group in groups.values()
+            for at in range(0, len(group), most)
+            for first, *more in [group[at : at + most]]
+        ]
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Everybody who is looked for."""
+        return (self.user, *self.together)
 
     @classmethod
     def of(cls, user: str, items: Iterable[str] = (), examples: Iterable[int] = ()) -> Targets:
@@ -79,7 +107,8 @@ class Targets:
     @property
     def numbers(self) -> dict[int, str]:
         """All numbers that are looked for, with what each is."""
-        return dict.fromkeys(self.examples, EXAMPLE) | ({} if self.number is None else {self.number: NUMBER})
+        own = self.further if self.number is None else {self.number, *self.further}
+        return dict.fromkeys(self.examples, EXAMPLE) | dict.fromkeys(own, NUMBER)
 
     def with_pseudonyms(self, pseudonyms: Pseudonyms, items: Iterable[str]) -> Targets:
         """The same and the pseudonyms under a key, those of the interactions with every one of `items` among them.
@@ -87,8 +116,9 @@ class Targets:
         >>> len(Targets.of("anna").with_pseudonyms(Pseudonyms(bytes(32)), ["a", "b"]).pseudonyms)
         3
         """
-        named = {pseudonyms.of_interaction(self.user, item) for item in (self.items or items)}
-        return replace(self, pseudonyms=frozenset(named if self.items else {*named, pseudonyms.of_user(self.user)}))
+        named = {pseudonyms.of_interaction(user, item) for user in self.users for item in (self.items or items)}
+        whole = () if self.items else map(pseudonyms.of_user, self.users)
+        return replace(self, pseudonyms=frozenset({*named, *whole}))
 
     def with_examples(self, found: Iterable[int]) -> Targets:
         """The same and further numbers of rows; those that are too short to tell from others are left out."""

@@ -10,6 +10,7 @@ import string
 import struct
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from e2urec_core.data.tokens import user_numbers
 from e2urec_core.errors import BadInput
 from e2urec_core.pseudonyms import Pseudonyms
+from e2urec_core.scanning.matching import Matcher
 from e2urec_core.scanning.scan import Scan, example_ids
 from e2urec_core.scanning.targets import Targets, read_example_ids
 
@@ -482,3 +484,24 @@ def test_bad_input_is_refused_without_naming_it(tmp_path: Path) -> None:
         Targets.of(" ")
     with pytest.raises(BadInput, match="no workspace"):
         Scan(tmp_path / "none", Targets.of("17"))
+
+
+@given(st.data())
+def test_many_users_are_found_together_where_each_is_found_alone(data: st.DataObject) -> None:
+    names = data.draw(st.sets(st.sampled_from(["u1", "u12", "u123", "17", "170", "anna", "annab", "c-4711", "c-47110"]), min_size=2))
+    told = data.draw(st.lists(st.sampled_from(["user", "note", "item_id", ""]), min_size=1, max_size=4))
+    values = data.draw(
+        st.lists(st.sampled_from([*sorted(names), "x u12 y", "user 17", "users/anna", "170.0", "u12#2"]), min_size=4, max_size=4)
+    )
+    record = list(zip(told, values, strict=False))
+    alone = sum((Matcher(Targets.of(name)).record(record) for name in names), Counter())
+    together = sum((Matcher(targets).record(record) for targets in Targets.of_many(names, most=3)), Counter())
+    assert bool(alone) == bool(together)
+    assert sum(together.values()) <= sum(alone.values())
+
+
+def test_a_search_for_many_goes_through_a_workspace_once_for_each_kind_of_name() -> None:
+    groups = Targets.of_many([*(f"u{number}" for number in range(10, 30)), "17", "4711", "anna", "customer-0815"], most=8)
+    assert sorted(len(targets.users) for targets in groups) == [1, 1, 2, 4, 8, 8]
+    assert sorted(user for targets in groups for user in targets.users)[:2] == ["17", "4711"]
+    assert all(len(targets.numbers) == len(targets.users) for targets in groups)

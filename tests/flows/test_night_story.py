@@ -208,6 +208,11 @@ def test_flags_that_would_change_the_champions_own_settings_are_refused(shop: Ni
     assert (answer.code, "cannot forget at night" in answer.stderr) == (2, True)
 
 
+def test_a_stage_of_a_night_is_not_run_again_by_itself(shop: NightShop, first: dict[str, Any]) -> None:
+    answer = shop.console("stage", "unlearn", "--run", first["night"]["run"])
+    assert (answer.code, "is no run of `unlearn` or `train`" in answer.stderr) == (2, True)
+
+
 def test_receipts_and_logs_name_nobody(shop: NightShop, first: dict[str, Any]) -> None:
     texts = [path.read_text() for path in (shop.place / "receipts").glob("*.json")]
     texts += [path.read_text() for folder in ("runs", "reports") for path in (shop.place / folder).rglob("*") if path.is_file()]
