@@ -51,6 +51,8 @@ def plan_of(workspace: Path) -> dict[str, Any]:
     lines += [f"removed from the store: {', '.join(f'{count:,} {kind}' for kind, count in sorted(kinds.items())) or 'nothing'}"]
     lines += [f"removed beside it: {len(doomed.strange):,} folders of no artifact, {len(doomed.folders):,} folders of pages and files"]
     lines += [f"removed from MLflow: {sentence}" for sentence in tracked.sentences()]
+    if not ready:
+        lines.append(f"removed from MLflow then, too: version {champion.registry_version} and the run below which it lies")
     return {
         "requests": [each.id for each in open_ones],
         "ready": ready,
