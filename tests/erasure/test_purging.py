@@ -325,6 +325,7 @@ def test_a_database_in_which_somebody_reads_is_said_to_be_and_finished_later(tol
 
 
 POINTS = ("purge.version", "purge.files", "purge.run-marked", "purge.issues", "purge.run", "purge.rows", "purge.rows-erased")
+SOME = ("purge.version", "purge.run", "purge.rows-erased")
 POINTS += ("purge.stray", "purge.vacuum", "purge.overwritten")
 
 
@@ -333,7 +334,7 @@ def test_every_failpoint_of_the_purge_is_one_of_these() -> None:
     assert set(re.findall(r'failpoint\("([a-z.-]+)"\)', sources)) == {*POINTS, "purge.tag"}
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point if point in SOME else pytest.param(point, marks=pytest.mark.long) for point in POINTS])
 def test_a_purge_that_is_cut_off_anywhere_is_finished_by_the_next(told: Told, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(told.shop, told.old_run)
     rows = kept_rows(told)
@@ -353,7 +354,9 @@ def test_a_purge_that_is_cut_off_anywhere_is_finished_by_the_next(told: Told, po
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["purge.run", "purge.rows", "purge.vacuum"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("purge.run", marks=pytest.mark.long), "purge.rows", pytest.param("purge.vacuum", marks=pytest.mark.long)]
+)
 def test_a_killed_purge_is_finished_by_the_next(told: Told, point: str) -> None:
     children = multiprocessing.get_context("forkserver")
     children.set_forkserver_preload(["mlflow", "tests.purged_shops"])
