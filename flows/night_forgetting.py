@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from e2urec_core.artifacts import Bundle, ForgetRequest, Interactions
+from e2urec_core.artifacts import Bundle, Interactions
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.data.places import PARTS, TOKENIZER
 from e2urec_core.deletion.drift import Drift
@@ -156,11 +156,7 @@ def _carry(night: Night, snapshot: Snapshot, known: Sequence[Asked], remembered:
         say("none of the rows was trained on: the champion stays")
         _advance(night, ids, champion.model, champion.bundle)
         return
-    if not counts.get("forgotten", 0):
-        # No forgotten row is left to ask a candidate about; whether it recommends as well is asked all the same.
-        nobody = choose_forgotten(snapshot.rows, snapshot.examples, ForgetRule(nobody=True), run.seed)
-        prepared = replace(prepared, request=nobody, retold=None)
-    judged = _first_to_pass(night, run, prepared, rungs, name, request)
+    judged = _first_to_pass(night, run, prepared, rungs, name)
     if judged is None:
         night.requests.fail_back(ids, epoch=night.epoch)
         raise NightFailed(
@@ -185,13 +181,11 @@ def _rungs(night: Night, snapshot: Snapshot, *, trained: int, changed: int, miss
         yield from night.run.ladder
 
 
-def _first_to_pass(
-    night: Night, run: Nightly, prepared: Prepared, rungs: Sequence[Method], name: str, request: ForgetRequest
-) -> Judged | None:
+def _first_to_pass(night: Night, run: Nightly, prepared: Prepared, rungs: Sequence[Method], name: str) -> Judged | None:
     for number, method in enumerate(rungs, 1):
         with chapter(f"try {number}" if number > 1 else ""):
             try:
-                judged = _tried(night, run, prepared, method, name, request)
+                judged = _tried(night, run, prepared, method, name)
             except (BadRequest, Diverged, NotSolved) as error:
                 night.tried.append(Tried(word(method.kind), passed=False, said=error.fact))
                 say(f"{word(method.kind)} did not get through: {error.fact}")
@@ -205,29 +199,29 @@ def _first_to_pass(
     return None
 
 
-def _tried(night: Night, run: Nightly, prepared: Prepared, method: Method, name: str, request: ForgetRequest) -> Judged:
+def _tried(night: Night, run: Nightly, prepared: Prepared, method: Method, name: str) -> Judged:
     run = run.model_copy(update={"method": method})
     champion = night.champion()
     if method.kind == ANEW:
-        return _trained_anew(run, prepared, name, request)
+        return _trained_anew(run, prepared, name)
     model, _ = forget(run, prepared)
     scores = score(model, prepared.tokens, prepared.request, ScoreRule(), run.seat(), prepared.retold)
     candidate = Candidate(model, "model", "model", method.kind, scores, base=champion.bundle, asked=name)
     return judge(run, prepared, candidate)
 
 
-def _trained_anew(run: Nightly, prepared: Prepared, name: str, request: ForgetRequest) -> Judged:
+def _trained_anew(run: Nightly, prepared: Prepared, name: str) -> Judged:
     """Train on what stays, with a tokenizer of what stays, and judge it on all rows as it reads them."""
     rows, examples = prepared.rows, prepared.examples
     if not run.forget.nobody:
-        rows = prune_interactions(prepared.rows, request)
-        examples = prune_examples(prepared.examples, request, rows)
+        rows = prune_interactions(prepared.rows, prepared.request)
+        examples = prune_examples(prepared.examples, prepared.request, rows)
     tokens = tokenise(rows, examples, run.prompt, run.backbone)
     model = train_original(tokens, run.backbone, run.training, run.seat())
-    read = tokenise_like(tokens, prepared.rows, prepared.examples, run.prompt)
-    retold = retell(prepared.rows, prepared.request, read, run.prompt) if prepared.retold else None
-    told = replace(prepared, tokens=read, retold=retold)
-    scores = score(model, read, prepared.request, ScoreRule(), run.seat(), retold)
+    # Whoever never saw the rows has forgotten them whatever a test says, so it is asked alone whether it recommends as well.
+    nobody = choose_forgotten(prepared.rows, prepared.examples, ForgetRule(nobody=True), run.seed)
+    told = replace(prepared, request=nobody, tokens=tokenise_like(tokens, prepared.rows, prepared.examples, run.prompt), retold=None)
+    scores = score(model, told.tokens, nobody, ScoreRule(), run.seat())
     return judge(run, told, Candidate(model, "model", "model", "", scores, asked=name))
 
 

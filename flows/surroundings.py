@@ -20,6 +20,7 @@ LEAST_ROOM = 16 * 2**20
 PROBE_BYTES = 2**20
 """Bytes that are written to see whether that can be done."""
 _PREPARED: list[Path] = []
+_SET: dict[str, str] = {}
 
 
 def prepare(workspace: Path | None) -> Path:
@@ -56,7 +57,9 @@ def prepare(workspace: Path | None) -> Path:
         "PYTHONWARNINGS": "ignore",
     }
     for name, value in quiet.items():
-        os.environ.setdefault(name, value)
+        # What an earlier command of this process has set is not what somebody asked for.
+        if os.environ.get(name) in (None, _SET.get(name)):
+            os.environ[name] = _SET[name] = value
     import logging
     import warnings
 

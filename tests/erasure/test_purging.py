@@ -310,6 +310,7 @@ def test_a_link_to_the_workspace_is_the_workspace(told: Told, tmp_path_factory: 
     assert Shop(link).purge.plan([told.kept_run, told.old_run], [told.kept, told.old_bundle], []).empty
 
 
+@pytest.mark.long
 def test_a_database_in_which_somebody_reads_is_said_to_be_and_finished_later(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E2UREC_TRACKING_PATIENCE_S", "0")
     database = sqlite3.connect(told.shop.place / "mlflow.db")

@@ -23,7 +23,7 @@ POINTS = (
     *("erase.rewritten:1", "erase.tidy:1", "erase.file:1", "purge.version:1", "purge.run:2", "purge.vacuum:1", "erase.tracking:1"),
     *("erase.scanned:1", "erase.purged:1", "receipt.written:1", "certify.written:1"),
 )
-FEW = ("night.registered:1", "promote.recorded:1", "erase.artifact:2", "erase.rewritten:1", "purge.run:2", "receipt.written:1")
+FEW = ("promote.recorded:1", "erase.rewritten:1", "receipt.written:1")
 SAID: dict[int, tuple[IO[bytes], IO[bytes]]] = {}
 OPEN = ("queued", "claimed", "built", "gated", "promoted", "purged")
 
@@ -108,6 +108,7 @@ def test_of_two_nights_at_once_one_works_and_the_other_says_so(shop: NightShop) 
     assert len(shop.receipts()) == before + 1
 
 
+@pytest.mark.long
 def test_a_night_that_sleeps_is_taken_over_and_can_do_nothing_more(shop: NightShop) -> None:
     request, before = shop.ask(shop.users[3]), len(shop.receipts())
     with started(shop, E2UREC_FAILPOINT="release.added:1:stop") as sleeping:
@@ -149,6 +150,7 @@ def test_a_full_disk_during_erasure_stops_the_night_and_the_next_one_goes_on(sho
     assert shop.scan(shop.users[4]) == []
 
 
+@pytest.mark.long
 def test_changed_bytes_are_found_before_a_night_begins(shop: NightShop) -> None:
     shop.ask(shop.users[5])
     shop.night()
