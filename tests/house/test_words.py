@@ -137,7 +137,7 @@ def test_the_readme_names_commands_that_exist() -> None:
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the Makefile has no target `{target}`"
     commands = set(re.findall(r"\be2urec ([a-z]+)", readme))
-    cli = "".join(path.read_text() for path in (ROOT / "flows").glob("*.py") if path.stem.endswith(("cli", "_commands")))
+    cli = "".join(path.read_text() for path in (ROOT / "flows").glob("*.py") if path.stem.endswith(("cli", "_command", "_commands")))
     for command in commands:
         assert f"def {command}(" in cli, f"the README names `e2urec {command}`, the command does not exist"
     assert len(readme.splitlines()) <= 120
