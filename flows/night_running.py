@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2urec_core.errors import NoChampion, WorkspaceBusy
+from tasks._progress import say
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.requests import Requests
@@ -31,11 +32,14 @@ def run_nights(
 
     Raises:
         WorkspaceBusy: Another night holds the workspace.
+        DamagedLedger: The ledger's tables are not what its history says.
         NoChampion: There is nothing that could forget yet.
         NightFailed: No method passed the gates.
     """
     with alone(place, take_over=take_over):
         requests, done = _open(place), list[str]()
+        requests.verify()
+        _tell_of_receipts(place)
         settings = settings_of(place, ladder, preset, flags)
         expired = [] if only_finish else requests.expire()
         while _pending(requests, only_finish=only_finish) or (not done and not only_finish and _trains_anyway(place, settings)):
@@ -77,6 +81,24 @@ def settings_of(place: Path, ladder: str, preset: str | None, flags: Mapping[str
         )
     snapshot = snapshot_of(place, Store(place / "store"), ledger, champion, releases.release(champion).run)
     return build_nightly(snapshot.settings, ladder, preset, flags)
+
+
+def _tell_of_receipts(place: Path) -> None:
+    """Say where the chain of receipts is not whole; people's requests are carried out all the same."""
+    from e2urec_core.errors import BadKey, BadReceipt
+    from e2urec_core.ledger import ledger_place, open_ledger
+    from e2urec_core.receipts.chain import FOLDER
+    from e2urec_core.receipts.folder import public_keys_beside
+    from e2urec_core.receipts.verify import verify
+    from e2urec_core.receipts.witness import LedgerWitness
+
+    folder, head = place / FOLDER, LedgerWitness(open_ledger(ledger_place(place))).head()
+    if not head.number:
+        return
+    try:
+        verify(folder, public_keys_beside(folder), head=head)
+    except (BadReceipt, BadKey) as fault:
+        say(f"the chain of receipts is not whole: {fault.fact}; `e2urec receipt verify-all` says more")
 
 
 def _trains_anyway(place: Path, settings: Nightly) -> bool:

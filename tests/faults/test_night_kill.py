@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO
 
 import pytest
@@ -159,7 +160,18 @@ def test_changed_bytes_are_found_before_a_night_begins(shop: NightShop) -> None:
     before = receipt.read_bytes()
     receipt.write_bytes(before.replace(b"e", b"f", 1))
     assert shop.console("receipt", "verify-all").code == 2
+    assert "the chain of receipts is not whole" in shop.console("erase").stderr
     receipt.write_bytes(before)
+    with closing(sqlite3.connect(shop.place / "requests.db")) as ledger:
+        (facts,) = ledger.execute("SELECT facts FROM events WHERE seq = 5").fetchone()
+        for changed, code in ((facts.replace("e", "f", 1), 2), (facts, 0)):
+            # Who can write the file can also do away with what guards it.
+            for (trigger,) in ledger.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                ledger.execute(f"DROP TRIGGER {trigger}")
+            ledger.execute("UPDATE events SET facts = ? WHERE seq = 5", (changed,))
+            ledger.commit()
+            answer = shop.console("nightly") if code else shop.console("requests", "list")
+            assert (answer.code, "DamagedLedger" in answer.stderr) == (code, code == 2), answer.stderr
     (bundle,) = shop.artifacts("Bundle")
     weights = next(path for path in bundle.rglob("*.safetensors"))
     data = bytearray(weights.read_bytes())
