@@ -38,6 +38,7 @@ def scan(
     from e2urec_core.scanning.scan import Scan
     from e2urec_core.scanning.targets import Targets, read_example_ids
     from tasks._journal import place_of
+    from tasks.search import is_release_history
 
     named = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
     known = frozenset[int]()
@@ -54,17 +55,24 @@ def scan(
     _ledger(search)
     _tracking(search)
     found = search.result()
+    places = [each for each in found.places if not is_release_history(each)]
     if as_json:
-        print(json.dumps(list(found.places), indent=2))
+        print(json.dumps(places, indent=2))
     else:
-        for each in found.places:
+        for each in places:
             print(each)
-        for note in kept_on_purpose(place, named):
+        for note in [*kept_on_purpose(place, named), *([OF_RELEASES] if len(places) < len(found.places) else [])]:
             print(note)
         print(found.summary)
-    if found.places:
+    if places:
         sys.stdout.flush()
         sys.exit(EXIT_FOUND)
+
+
+OF_RELEASES = (
+    "kept on purpose: the ledger's history of releases has a keyed pseudonym of the user, because a run of `unlearn` forgot them; without "
+    "the workspace's key it names nobody"
+)
 
 
 def kept_on_purpose(workspace: Path, user: str) -> list[str]:
