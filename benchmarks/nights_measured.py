@@ -29,7 +29,7 @@ from flows.rooms import open_room
 from flows.surroundings import prepare
 from tasks._snapshot import snapshot_of
 from tasks.forget import choose_forgotten
-from tasks.retell import changes_histories, retell
+from tasks.retell import retell, retell_changed
 from tasks.score import score
 from tasks.tokenise import read_by
 from tasks.train import train_retrained
@@ -55,7 +55,7 @@ def measured(folder: Path) -> dict[str, Any]:
         with open_room(night, ("measure",), place) as room:
             rule = ForgetRule(deletions_file=file)
             request = choose_forgotten(snapshot.rows, snapshot.examples, rule, night.seed)
-            retold = retell(snapshot.rows, request, snapshot.tokens, night.prompt) if changes_histories(request) else None
+            retold = retell_changed(snapshot.rows, request, snapshot.tokens, night.prompt)
             models: dict[str, Model] = {"original": before, "nights": bundle}
             for further in range(2):
                 seat = night.seat().model_copy(update={"seed": night.seed + further})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,11 @@ def take_settings(arguments: list[str]) -> list[str]:
             raise BadSetting(f"`{argument}` has no value", hint=f"write `{argument} VALUE`")
         FLAGS[match[1]] = value
     return left
+
+
+def told_or_read(word: str) -> str:
+    """What was given on the command line; for `-` a line of stdin, which no shell's history keeps."""
+    return sys.stdin.readline().rstrip("\r\n") if word == "-" else word
 
 
 def show_knobs(knobs: Iterable[tuple[str, str, str, str]]) -> None:

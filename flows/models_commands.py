@@ -125,12 +125,9 @@ def diff(
 
 def _desk(workspace: Path | None) -> Desk:
     place = prepare(workspace)
-    from e2urec_core.store import Store
-    from flows.releasing import model_name
     from tasks._desk import Desk
-    from tasks._tracking import Tracker
 
-    return Desk.open(place, Store(place / "store"), Tracker(place), model_name(), "e2urec models")
+    return Desk.of(place, "e2urec models")
 
 
 def _look(desk: Desk) -> set[int] | None:

@@ -13,28 +13,27 @@ from typing import TYPE_CHECKING
 from e2urec_core.artifacts import Interactions
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.data.pruning import prune_interactions as rewrite
-from e2urec_core.deletion.record import ErasureRecord, record_file
+from e2urec_core.deletion.record import ErasureRecord, ErasureRecords
 from e2urec_core.errors import BadInput, NotErased
 from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger.request_records import RequestRecord
+from e2urec_core.ledger.subjects import Subjects
 from e2urec_core.receipts.receipt import Found
-from flows.night_forgetting import Night, same_tokenizer
+from flows.night_forgetting import Night
 from tasks._progress import say
 from tasks._purging import TrackingPurge
 from tasks._snapshot import Snapshot
-from tasks.certify import certify, model_versions_of
+from tasks.certify import certify, versions_that_knew
 from tasks.claims import Asked, asked_by, batch_name, examples_by_part, find, write_deletions
 from tasks.erase import Doomed, Eraser
 from tasks.forget import choose_forgotten
-from tasks.prune import prune_examples, prune_interactions, prune_tokens
-from tasks.retell import changes_histories, retell
+from tasks.prune import prune_rows, prune_tokens
+from tasks.retell import retell_changed
 from tasks.search import find_people
 from tasks.suppress import suppress
-from tasks.tokenise import tokenise
+from tasks.tokenise import has_tokenizer_of, tokenise
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from e2urec_core.artifacts import ForgetRequest, Retold
 
 
@@ -43,8 +42,7 @@ def close_unknown(night: Night, asked: Sequence[Asked]) -> None:
     if not asked:
         return
     suppress(night.desk, asked)
-    nothing = {each.record.id: Found(interactions=0, examples={}, artifacts=0, model_versions=0) for each in asked}
-    certify(night.desk, night.requests, [each.record for each in asked], ErasureRecord(found=nothing), night.run.night, night.epoch)
+    _certify(night, [each.record for each in asked])
     say(f"{len(asked):,} requests are about nobody whom the data knows: closed with receipts")
 
 
@@ -65,11 +63,11 @@ def erase(night: Night, records: Sequence[RequestRecord]) -> None:
     suppress(night.desk, asked)
     failpoint("erase.suppressed")
     eraser.refuse_company()
-    file = record_file(workspace, (each.id for each in records))
-    record = _erase_data(night, eraser, asked, file)
+    erasures = ErasureRecords(workspace, (each.id for each in records))
+    _erase_data(night, eraser, asked, erasures)
     ends = max(each.changed_at for each in records) + timedelta(hours=night.run.night.retention_hours)
     waits = datetime.fromisoformat(night.desk.ledger.now()).astimezone(UTC) < ends
-    record = _erase_tracking(night, eraser, record, file, keep_before=waits)
+    _erase_tracking(night, erasures, keep_before=waits)
     if waits:
         say(f"earlier versions stay until {ends:%Y-%m-%d %H:%M} UTC; {len(records):,} requests are certified after that")
         return
@@ -88,37 +86,54 @@ def erase(night: Night, records: Sequence[RequestRecord]) -> None:
 
 def finish(night: Night, records: Sequence[RequestRecord]) -> None:
     """Write the receipts of purged requests and close them."""
-    file = record_file(night.room.workspace, (each.id for each in records))
-    record = ErasureRecord.read(file)
-    certify(night.desk, night.requests, records, record, night.run.night, night.epoch)
-    night.erased = record.places
-    file.unlink(missing_ok=True)
+    places = _certify(night, records).places
+    night.erased = {name: night.erased.get(name, 0) + places.get(name, 0) for name in sorted(night.erased.keys() | places.keys())}
 
 
-def _erase_data(night: Night, eraser: Eraser, asked: Sequence[Asked], file: Path) -> ErasureRecord:
+def _certify(night: Night, records: Sequence[RequestRecord]) -> ErasureRecords:
+    erasures = ErasureRecords(night.room.workspace, (each.id for each in records))
+    certify(night.desk, night.requests, records, erasures, night.run.night, night.epoch)
+    erasures.close()
+    return erasures
+
+
+def _erase_data(night: Night, eraser: Eraser, asked: Sequence[Asked], erasures: ErasureRecords) -> None:
     snapshot = night.snapshot()
     doomed = eraser.plan(asked, snapshot)
     request, retold = _asked_of(night, snapshot, asked)
-    record = _noted(night, doomed, snapshot, asked, request).with_artifacts(doomed.everything.values())
-    record = _merged(ErasureRecord.read(file), record).with_places(eraser.counts(doomed))
-    record.write(file)
+    going = ErasureRecord(
+        artifacts=_kinds(doomed), places=eraser.counts(doomed), interactions_before=snapshot.rows.digest if request else None
+    )
+    erasures.note(going, _found(night, doomed, snapshot, asked, request))
     failpoint("erase.noted")
     # What is needed to rewrite the data goes after they are rewritten; everything else goes first, which makes room for them.
+    _forget_subjects(night, asked, doomed)
     needed = {each.digest for each in (snapshot.rows, snapshot.examples, snapshot.tokens, request, retold) if each is not None}
     eraser.remove(each for each in doomed.artifacts if each.digest not in needed)
     if request is not None:
         snapshot = _rewritten(night, snapshot, request, retold)
-        record = record.model_copy(update={"data": {**record.data, "interactions_after": snapshot.rows.digest}})
+        erasures.note(ErasureRecord(interactions_after=snapshot.rows.digest))
     for rows, found in doomed.stored:
         if rows.digest not in needed:
             _rewrite_other(night, rows, found.users, found.pairs)
     failpoint("erase.rewritten")
     again = eraser.plan(asked, snapshot)
-    record = record.with_artifacts(again.everything.values())
-    record.write(file)
+    erasures.note(ErasureRecord(artifacts=_kinds(again)))
     eraser.remove([*again.everything.values(), *again.strange])
     eraser.tidy(again)
-    return record
+
+
+def _forget_subjects(night: Night, asked: Sequence[Asked], doomed: Doomed) -> None:
+    """Erase by which names the history of releases knows the asked, and who came back under their names."""
+    users = {each.user_id for each in asked if not each.items}.union(*(found.users for _, found in doomed.stored))
+    pairs = {(each.user_id, item) for each in asked for item in each.items}.union(*(found.pairs for _, found in doomed.stored))
+    night.room.guard()
+    Subjects(night.desk.ledger, night.desk.pseudonyms()).erase(users, pairs)
+    failpoint("erase.subjects")
+
+
+def _kinds(doomed: Doomed) -> dict[str, str]:
+    return {digest: artifact.kind for digest, artifact in doomed.everything.items()}
 
 
 def _asked_of(night: Night, snapshot: Snapshot, asked: Sequence[Asked]) -> tuple[ForgetRequest | None, Retold | None]:
@@ -128,38 +143,28 @@ def _asked_of(night: Night, snapshot: Snapshot, asked: Sequence[Asked]) -> tuple
         return None, None
     rule = ForgetRule(deletions_file=write_deletions(night.room.workspace, batch_name(each.record for each in asked), found))
     request = choose_forgotten(snapshot.rows, snapshot.examples, rule, night.run.seed)
-    changed = changes_histories(request)
-    return request, retell(snapshot.rows, request, snapshot.tokens, night.run.prompt) if changed else None
+    return request, retell_changed(snapshot.rows, request, snapshot.tokens, night.run.prompt)
 
 
-def _noted(night: Night, doomed: Doomed, snapshot: Snapshot, asked: Sequence[Asked], request: ForgetRequest | None) -> ErasureRecord:
+def _found(night: Night, doomed: Doomed, snapshot: Snapshot, asked: Sequence[Asked], request: ForgetRequest | None) -> dict[str, Found]:
     """What is there of each request before anything goes."""
     parts = examples_by_part(night.room.store, snapshot.examples, request, asked) if request else {}
-    versions = model_versions_of(night.desk)
-    found = {
+    versions = versions_that_knew(night.desk, [each.record.subject for each in asked])
+    return {
         each.record.id: Found(
             interactions=max((rows.counts[each.record.id] for _, rows in doomed.stored), default=0),
             examples=parts.get(each.record.id, {}),
             artifacts=len(doomed.everything),
-            model_versions=len(versions.without(each.record.subject)),
+            model_versions=versions[each.record.subject],
         )
         for each in asked
     }
-    return ErasureRecord(found=found, data={"interactions_before": snapshot.rows.digest} if request else {})
-
-
-def _merged(before: ErasureRecord, now: ErasureRecord) -> ErasureRecord:
-    """What an earlier try of this erasure had noted, and what is found now."""
-    return before.with_found(now.found).model_copy(
-        update={"artifacts": {**before.artifacts, **now.artifacts}, "data": {**now.data, **before.data}}
-    )
 
 
 def _rewritten(night: Night, snapshot: Snapshot, request: ForgetRequest, retold: Retold | None) -> Snapshot:
     champion = night.champion()
-    rows = prune_interactions(snapshot.rows, request)
-    examples = prune_examples(snapshot.examples, request, rows)
-    if same_tokenizer(night, night.desk.bundle_of(champion), snapshot):
+    rows, examples = prune_rows(snapshot.rows, snapshot.examples, request)
+    if has_tokenizer_of(night.room, night.desk.bundle_of(champion), snapshot.tokens):
         tokens = prune_tokens(snapshot.tokens, request, retold, examples)
     else:
         tokens = tokenise(rows, examples, night.run.prompt, night.run.backbone)
@@ -183,7 +188,7 @@ def _rewrite_other(night: Night, rows: Interactions, users: frozenset[str], pair
         night.room.publish(Interactions, place, parents=(), rows=left, made_by="prune-interactions")
 
 
-def _erase_tracking(night: Night, eraser: Eraser, record: ErasureRecord, file: Path, *, keep_before: bool) -> ErasureRecord:
+def _erase_tracking(night: Night, erasures: ErasureRecords, *, keep_before: bool) -> None:
     """Erase runs and versions in MLflow; the champion before stays there while it is retained."""
     night.room.guard()
     desk, line = night.desk, night.desk.releases.line()
@@ -195,18 +200,8 @@ def _erase_tracking(night: Night, eraser: Eraser, record: ErasureRecord, file: P
     # Nobody else is at work: a run that has not ended was cut off.
     plan = purge.plan(runs, bundles, doomed=lambda _: True, running_too=True)
     files = sum(folder.num_files for folder in plan.folders) + len(plan.strays)
-    record = record.with_places({"tracking_runs": len(plan.runs), "model_versions": len(plan.versions), "tracking_files": files})
-    record.write(file)
+    erasures.note(ErasureRecord(places={"tracking_runs": len(plan.runs), "model_versions": len(plan.versions), "tracking_files": files}))
     purged = purge.carry_out(plan)
     desk.mirror()
-    record = record.model_copy(update={"left": purged.left})
-    record.write(file)
+    erasures.note(ErasureRecord(left=purged.left))
     failpoint("erase.tracking")
-    return record
-
-
-def _tracking_run(night: Night, bundle: str) -> str:
-    from tasks._journal import Journal
-
-    run = night.desk.releases.release(bundle).run
-    return Journal.open(night.room.workspace / "runs", run).record.tracking_run

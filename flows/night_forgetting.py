@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from e2urec_core.artifacts import Bundle, Interactions
+from e2urec_core.artifacts import Interactions
 from e2urec_core.data.forget import ForgetRule
-from e2urec_core.data.places import PARTS, TOKENIZER
 from e2urec_core.deletion.drift import Drift
 from e2urec_core.errors import BadRequest, Diverged, NightFailed, NotSolved
 from e2urec_core.failpoints import failpoint
@@ -35,8 +33,8 @@ from tasks.claims import Asked, asked_by, batch_name, find, write_deletions
 from tasks.drift import drift
 from tasks.forget import choose_forgotten
 from tasks.promote import promote
-from tasks.prune import prune_examples, prune_interactions, prune_tokens
-from tasks.retell import changes_histories, retell
+from tasks.prune import prune_rows, prune_tokens
+from tasks.retell import retell_changed
 from tasks.score import score
 from tasks.tokenise import tokenise, tokenise_like
 from tasks.train import train_original
@@ -94,24 +92,16 @@ class Night:
         champion = self.champion()
         there = snapshot_of(self.room.workspace, self.room.store, self.desk.ledger, champion.bundle, champion.run)
         if there.request is not None:
-            rows = prune_interactions(there.rows, there.request)
-            examples = prune_examples(there.examples, there.request, rows)
-            tokens = prune_tokens(there.tokens, there.request, _retold(there, self.run), examples)
+            rows, examples = prune_rows(there.rows, there.examples, there.request)
+            retold = retell_changed(there.rows, there.request, there.tokens, self.run.prompt)
+            tokens = prune_tokens(there.tokens, there.request, retold, examples)
             there = there.model_copy(update={"rows": rows, "examples": examples, "tokens": tokens, "request": None})
         there.write(self.desk.ledger, self.epoch)
         return there
 
     def drift(self, snapshot: Snapshot) -> Drift:
         """How far the champion has drifted since it was trained."""
-        return drift(self.desk, self.champion(), self.num_users(snapshot))
-
-    def is_due(self) -> bool:
-        """Whether the recommender is to be trained anew, whatever is asked for."""
-        return self.run.night.always_train or bool(self.drift(self.snapshot()).spent(self.run.night.drift))
-
-    def num_users(self, snapshot: Snapshot) -> int:
-        """Users among the data."""
-        return int(facts(self.room.store.open(snapshot.rows, apart_from=PARTS))["users"])
+        return drift(self.desk, self.champion(), snapshot)
 
 
 def forget_them(night: Night, records: Sequence[RequestRecord]) -> list[Asked]:
@@ -146,7 +136,7 @@ def _carry(night: Night, snapshot: Snapshot, known: Sequence[Asked], remembered:
     rule = ForgetRule(deletions_file=write_deletions(night.room.workspace, name, found)) if found else ForgetRule(nobody=True)
     run = night.run.model_copy(update={"forget": rule})
     request = choose_forgotten(snapshot.rows, snapshot.examples, rule, run.seed)
-    retold = retell(snapshot.rows, request, snapshot.tokens, run.prompt) if changes_histories(request) else None
+    retold = retell_changed(snapshot.rows, request, snapshot.tokens, run.prompt)
     bundle = night.desk.bundle_of(champion)
     prepared = Prepared(snapshot.rows, snapshot.examples, request, snapshot.tokens, bundle, retold)
     counts = facts(store.open(request))["counts"]
@@ -214,8 +204,7 @@ def _trained_anew(run: Nightly, prepared: Prepared, name: str) -> Judged:
     """Train on what stays, with a tokenizer of what stays, and judge it on all rows as it reads them."""
     rows, examples = prepared.rows, prepared.examples
     if not run.forget.nobody:
-        rows = prune_interactions(prepared.rows, prepared.request)
-        examples = prune_examples(prepared.examples, prepared.request, rows)
+        rows, examples = prune_rows(rows, examples, prepared.request)
     tokens = tokenise(rows, examples, run.prompt, run.backbone)
     model = train_original(tokens, run.backbone, run.training, run.seat())
     # Whoever never saw the rows has forgotten them whatever a test says, so it is asked alone whether it recommends as well.
@@ -265,16 +254,3 @@ def _advance(night: Night, ids: Sequence[str], model: str, release: str) -> None
         there = [each for each in ids if each not in strange and night.requests.request(each).state == at]
         night.requests.advance(there, to, epoch=night.epoch, model=model, release=release if to != "built" else None)  # type: ignore[arg-type]
         failpoint(f"night.noted-{to}")
-
-
-def same_tokenizer(night: Night, bundle: Bundle, snapshot: Snapshot) -> bool:
-    """Whether a released recommender reads the tokens of the data."""
-    from e2urec_core.artifacts import file_digest
-
-    folder = night.room.store.open(bundle) / bundle.inside
-    return file_digest(folder / TOKENIZER) == file_digest(night.room.store.open(snapshot.tokens) / TOKENIZER)
-
-
-def _retold(there: Snapshot, run: Nightly) -> Any:
-    assert there.request is not None
-    return retell(there.rows, there.request, there.tokens, run.prompt) if changes_histories(there.request) else None

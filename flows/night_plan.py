@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from e2urec_core.errors import NoChampion
-from e2urec_core.ledger import ledger_place, open_ledger
 from e2urec_core.ledger.request_records import IN_FLIGHT
 from e2urec_core.ledger.requests import Requests
-from e2urec_core.store import Store
-from flows.releasing import model_name
 from tasks._desk import Desk
 from tasks._purging import TrackingPurge
 from tasks._snapshot import snapshot_of
-from tasks._tracking import Tracker
 from tasks.claims import asked_by
 from tasks.erase import Eraser
 
@@ -26,18 +22,17 @@ def plan_of(workspace: Path) -> dict[str, Any]:
     Raises:
         NoChampion: There is none.
     """
-    store, tracker = Store(workspace / "store"), Tracker(workspace)
-    desk = Desk.open(workspace, store, tracker, model_name(), "erase --dry-run")
+    desk = Desk.of(workspace, "erase --dry-run")
     champion = desk.champion()
     if champion is None:
         raise NoChampion("there is no champion in this workspace yet, so nothing is erased", hint="make the first one with `e2urec train`")
-    requests = Requests(open_ledger(ledger_place(workspace)))
+    requests = Requests(desk.ledger)
     open_ones = [each for each in requests.requests() if each.state in ("queued", *IN_FLIGHT)]
     asked = asked_by(requests, open_ones)
     has_forgotten = desk.releases.forgotten_by(champion.bundle)
     ready = all(each.record.subject in has_forgotten for each in asked)
-    eraser = Eraser(workspace, store, frozenset({champion.bundle} if ready else ()), "", frozenset({champion.run} if ready else ()))
-    doomed = eraser.plan(asked, snapshot_of(workspace, store, desk.ledger, champion.bundle, champion.run))
+    eraser = Eraser(workspace, desk.store, frozenset({champion.bundle} if ready else ()), "", frozenset({champion.run} if ready else ()))
+    doomed = eraser.plan(asked, snapshot_of(workspace, desk.store, desk.ledger, champion.bundle, champion.run))
     assert champion.registry_version is not None, "a champion is registered"
     tracked = TrackingPurge(desk).plan(
         {desk.registry.run_of(champion.registry_version)}, {champion.bundle}, doomed=lambda _: True, running_too=True

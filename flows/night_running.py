@@ -13,6 +13,8 @@ from tasks._progress import say
 if TYPE_CHECKING:
     from e2urec_core.ledger.requests import Requests
     from flows.nights import Nightly
+    from tasks._desk import Desk
+    from tasks._snapshot import Snapshot
 
 LOCK = "nightly.lock"
 
@@ -36,13 +38,17 @@ def run_nights(
         NoChampion: There is nothing that could forget yet.
         NightFailed: No method passed the gates.
     """
+    from e2urec_core.ledger.requests import Requests
+    from tasks._desk import Desk
+
     with alone(place, take_over=take_over):
-        requests, done = _open(place), list[str]()
+        desk, done = Desk.of(place, "nightly"), list[str]()
+        requests = Requests(desk.ledger)
         requests.verify()
-        _tell_of_receipts(place)
-        settings = settings_of(place, ladder, preset, flags)
+        _tell_of_receipts(desk)
+        settings = settings_of(desk, ladder, preset, flags)
         expired = [] if only_finish else requests.expire()
-        while _pending(requests, only_finish=only_finish) or (not done and not only_finish and _trains_anyway(place, settings)):
+        while _pending(requests, only_finish=only_finish) or (not done and not only_finish and _trains_anyway(desk, settings)):
             from flows.nightly import nightly
 
             before = _states(requests)
@@ -52,73 +58,55 @@ def run_nights(
     return done, len(expired)
 
 
-def _open(place: Path) -> Requests:
-    from e2urec_core.ledger import ledger_place, open_ledger
-    from e2urec_core.ledger.requests import Requests
-
-    return Requests(open_ledger(ledger_place(place)))
-
-
-def settings_of(place: Path, ladder: str, preset: str | None, flags: Mapping[str, str]) -> Nightly:
+def settings_of(desk: Desk, ladder: str, preset: str | None, flags: Mapping[str, str]) -> Nightly:
     """The settings of a night, which begin with those of the champion's training.
 
     Raises:
         NoChampion: There is none yet.
     """
-    from e2urec_core.ledger import ledger_place, open_ledger
-    from e2urec_core.ledger.releases import Releases
-    from e2urec_core.store import Store
     from flows.nights import build_nightly
-    from tasks._snapshot import snapshot_of
 
-    ledger = open_ledger(ledger_place(place))
-    releases = Releases(ledger)
-    champion = releases.line().champion
-    if champion is None:
+    snapshot = _snapshot(desk)
+    if snapshot is None:
         raise NoChampion(
             "there is no champion in this workspace yet, so there is nothing that could forget",
             hint="make the first one: `e2urec train DATASET BACKBONE`, such as `e2urec train sample tiny-t5`",
         )
-    snapshot = snapshot_of(place, Store(place / "store"), ledger, champion, releases.release(champion).run)
     return build_nightly(snapshot.settings, ladder, preset, flags)
 
 
-def _tell_of_receipts(place: Path) -> None:
+def _snapshot(desk: Desk) -> Snapshot | None:
+    from tasks._snapshot import snapshot_of
+
+    champion = desk.champion()
+    return None if champion is None else snapshot_of(desk.workspace, desk.store, desk.ledger, champion.bundle, champion.run)
+
+
+def _tell_of_receipts(desk: Desk) -> None:
     """Say where the chain of receipts is not whole; people's requests are carried out all the same."""
     from e2urec_core.errors import BadKey, BadReceipt
-    from e2urec_core.ledger import ledger_place, open_ledger
     from e2urec_core.receipts.chain import FOLDER
-    from e2urec_core.receipts.folder import public_keys_beside
+    from e2urec_core.receipts.keys import keys_of_ledger
     from e2urec_core.receipts.verify import verify
     from e2urec_core.receipts.witness import LedgerWitness
 
-    folder, head = place / FOLDER, LedgerWitness(open_ledger(ledger_place(place))).head()
+    folder, head = desk.workspace / FOLDER, LedgerWitness(desk.ledger).head()
     if not head.number:
         return
     try:
-        verify(folder, public_keys_beside(folder), head=head)
+        verify(folder, keys_of_ledger(folder, desk.ledger), head=head)
     except (BadReceipt, BadKey) as fault:
         say(f"the chain of receipts is not whole: {fault.fact}; `e2urec receipt verify-all` says more")
 
 
-def _trains_anyway(place: Path, settings: Nightly) -> bool:
+def _trains_anyway(desk: Desk, settings: Nightly) -> bool:
     """Whether the recommender is to be trained anew though nobody asks for anything."""
-    from e2urec_core.data.places import PARTS
-    from e2urec_core.stages import facts
-    from e2urec_core.store import Store
-    from flows.releasing import model_name
-    from tasks._desk import Desk
-    from tasks._snapshot import snapshot_of
-    from tasks._tracking import Tracker
-    from tasks.drift import drift
+    from tasks.drift import is_due
 
-    store = Store(place / "store")
-    desk = Desk.open(place, store, Tracker(place), model_name(), "nightly")
-    champion = desk.champion()
+    champion, snapshot = desk.champion(), _snapshot(desk)
     assert champion is not None, "the settings were taken from one"
-    snapshot = snapshot_of(place, store, desk.ledger, champion.bundle, champion.run)
-    num_users = facts(store.open(snapshot.rows, apart_from=PARTS))["users"]
-    return settings.night.always_train or bool(drift(desk, champion, num_users).spent(settings.night.drift))
+    assert snapshot is not None, "so were the data"
+    return is_due(desk, champion, snapshot, settings.night)
 
 
 def _states(requests: Requests) -> dict[str, str]:

@@ -19,6 +19,7 @@ from flows.releasing import open_desk
 from flows.rooms import open_room
 from tasks._journal import place_of
 from tasks._progress import say
+from tasks.drift import is_due
 
 
 @flow(name="nightly", flow_run_name="nightly {night.dataset.kind} {night.backbone.kind}", persist_result=False, validate_parameters=True)
@@ -42,21 +43,12 @@ def nightly(night: Nightly, workspace: str = "workspace", only_finish: bool = Fa
         work = Night(night, room, desk, requests, claim.epoch)
         work.before = work.champion().bundle
         room.guard = lambda: requests.refuse_fenced(work.epoch)
-        left = _in(claim.unfinished, "claimed", "built", "gated")
-        if not left and not only_finish:
-            snapshot = work.snapshot()
-            claim = requests.claim(run, num_users=work.num_users(snapshot), limit=night.night.most_requests)
-            work.epoch, left = claim.epoch, list(claim.requests)
-            if left:
-                say(f"{len(left):,} requests were claimed")
-        elif left:
-            say(f"{len(left):,} requests of a night that did not end are carried on")
+        left = _begun(work, claim.unfinished)
         try:
-            if left and not only_finish:
-                _forget(work, left)
-            elif not only_finish and work.is_due():
-                train_anew(work)
+            # Before anything is trained: data that still have whom the champion has forgotten would teach them again.
             _finish(work)
+            if not only_finish:
+                _carry_out(work, left or _claimed(work), carried_on=bool(left))
             _measure(work)
         except UserError as error:
             # A night that failed has a report too, unless it was taken over: then there is nothing that it may still write.
@@ -68,17 +60,34 @@ def nightly(night: Nightly, workspace: str = "workspace", only_finish: bool = Fa
         return run
 
 
-def _forget(work: Night, left: Sequence[RequestRecord]) -> None:
+def _begun(work: Night, unfinished: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """Requests that no champion has carried out yet, of those that a night before had claimed."""
+    left = _in(unfinished, "claimed", "built", "gated")
     reached = [each for each in left if each.state == "gated" and each.release and work.desk.releases.was_champion(each.release)]
     if reached:
         # Killed between the promotion and the note of it.
         work.requests.advance([each.id for each in reached], "promoted", epoch=work.epoch)
-    if rest := [each for each in left if each not in reached]:
-        close_unknown(work, forget_them(work, rest))
+    return [each for each in left if each not in reached]
+
+
+def _claimed(work: Night) -> list[RequestRecord]:
+    users = work.snapshot().num_users(work.room.store)
+    claim = work.requests.claim(work.room.journal.record.run, num_users=users, limit=work.run.night.most_requests)
+    work.epoch = claim.epoch
+    return list(claim.requests)
+
+
+def _carry_out(work: Night, asked: Sequence[RequestRecord], *, carried_on: bool) -> None:
+    if asked:
+        say(f"{len(asked):,} requests {'of a night that did not end are carried on' if carried_on else 'were claimed'}")
+        close_unknown(work, forget_them(work, asked))
+        _finish(work)
+    elif is_due(work.desk, work.champion(), work.snapshot(), work.run.night):
+        train_anew(work)
 
 
 def _finish(work: Night) -> None:
-    """Erase and certify everything that is promoted, also what earlier nights have left."""
+    """Erase and certify everything that is promoted."""
     requests = work.requests
     promoted = _in(requests.requests("promoted"), "promoted")
     champion = work.champion()

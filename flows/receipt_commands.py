@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from e2urec_core.errors import BadKey, BadReceipt, BadSetting
-from flows.flags import AsJson, Debug, Workspace
+from flows.flags import AsJson, Debug, Workspace, told_or_read
 from flows.surroundings import prepare
 from tasks._journal import place_of
 from tasks._progress import say
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger
-    from e2urec_core.receipts.envelope import PublicKey
     from e2urec_core.receipts.verify import Verified
 
 FILE = Annotated[Path, typer.Argument(metavar="FILE", help="File of a receipt.")]
@@ -56,6 +54,7 @@ def verify_all(workspace: Workspace = None, key: KEY = None, as_json: AsJson = F
     """Verify a workspace's whole chain of receipts, and that it is the one that the ledger knows."""
     from e2urec_core.receipts.chain import FOLDER
     from e2urec_core.receipts.folder import EMPTY, read_public_key
+    from e2urec_core.receipts.keys import keys_of_ledger
     from e2urec_core.receipts.verify import verify as verify_place
 
     place = place_of(workspace)
@@ -65,7 +64,7 @@ def verify_all(workspace: Workspace = None, key: KEY = None, as_json: AsJson = F
         from e2urec_core.receipts.witness import LedgerWitness
 
         head = LedgerWitness(ledger).head()
-    trusted = _keys_of_ledger(folder, ledger) if key is None else [read_public_key(key)]
+    trusted = keys_of_ledger(folder, ledger) if key is None else [read_public_key(key)]
     if not folder.is_dir() or not trusted:
         raise BadReceipt("there are no receipts, or no key that the ledger knows", facts={"folder": folder}, hint="name one with `--key`")
     _show_verified(verify_place(folder, trusted, head=head), as_json=as_json)
@@ -105,7 +104,7 @@ def open_commitment(
     document = unverified(file)
     if isinstance(document, Rotation):
         raise BadReceipt("the file is a statement of rotation and is about nobody", facts={"file": file}, hint="name a receipt")
-    named = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
+    named = told_or_read(user)
     if not document.opens(bytes.fromhex(nonce), named, item or ()):
         raise BadReceipt(
             f"the nonce, the user and the {len(item or ())} items do not open the receipt {document.id}",
@@ -144,14 +143,6 @@ def _ledger(workspace: Path) -> Ledger | None:
 
     place = ledger_place(workspace)
     return None if isinstance(place, Path) and not place.exists() else open_ledger(place)
-
-
-def _keys_of_ledger(folder: Path, ledger: Ledger | None) -> list[PublicKey]:
-    """The keys in the folder that are the first key by the ledger; without a ledger, all of them."""
-    from e2urec_core.receipts.folder import public_keys_beside
-    from e2urec_core.receipts.keys import FINGERPRINT
-
-    return [key for key in public_keys_beside(folder) if ledger is None or key.fingerprint == ledger.fingerprint(FINGERPRINT)]
 
 
 def _show_verified(verified: Verified, *, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from e2urec_core.settings import ScoreRule
 from flows.runs import Run
 from flows.story import Prepared
 from tasks import release as releases
-from tasks._desk import Desk
+from tasks._desk import Desk, model_name
 from tasks._room import CHAPTER, ROOM, Room
 from tasks._servable import serving
 from tasks.bundle import bundle
@@ -22,8 +21,6 @@ from tasks.retell import retell
 from tasks.score import score
 from tasks.tokenise import read_by
 from tasks.verdict import decide
-
-MODEL_NAME_VARIABLE, MODEL_NAME = "E2UREC_MODEL_NAME", "e2urec"
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,6 @@ class Judged:
     bundle: Bundle
     base: str | None
     against: str
-
-
-def model_name() -> str:
-    """Name of the registered model: `E2UREC_MODEL_NAME`, else `e2urec`."""
-    return os.environ.get(MODEL_NAME_VARIABLE) or MODEL_NAME
 
 
 def open_desk(room: Room) -> Desk:

@@ -6,7 +6,6 @@ Requests are named by their own random names; who they are about is shown by `sh
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 
 from e2urec_core.ledger.request_records import MOVES, Identity, NewRequest, RequestRecord, RequestRule
 from e2urec_core.settings import Settings
-from flows.flags import FLAGS, AsJson, Debug, Workspace
+from flows.flags import FLAGS, AsJson, Debug, Workspace, told_or_read
 from tasks._progress import say
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def add(
     debug: Debug = False,
 ) -> None:
     """Take in one request. The same user again, while it waits, is the same request."""
-    named = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
+    named = told_or_read(user)
     new = NewRequest.read({"user_id": named, "items": item or (), "reason": reason, "note": note, "requested_at": requested_at})
     _tell([_open(workspace).add(new, "command")], as_json=as_json)
 

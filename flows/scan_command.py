@@ -12,7 +12,7 @@ import typer
 
 from e2urec_core.errors import BadInput
 from e2urec_core.ledger import VARIABLE as LEDGER
-from flows.flags import AsJson, Debug, Workspace
+from flows.flags import AsJson, Debug, Workspace, told_or_read
 from tasks._progress import say
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ def scan(
     from e2urec_core.scanning.scan import Scan
     from e2urec_core.scanning.targets import Targets, read_example_ids
     from tasks._journal import place_of
-    from tasks.search import is_release_history
 
-    named = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
+    named = told_or_read(user)
     known = frozenset[int]()
     if example_ids is not None:
         try:
@@ -55,24 +54,15 @@ def scan(
     _ledger(search)
     _tracking(search)
     found = search.result()
-    places = [each for each in found.places if not is_release_history(each)]
     if as_json:
-        print(json.dumps(places, indent=2))
+        print(json.dumps(found.places, indent=2))
     else:
-        for each in places:
+        for each in (*found.places, *kept_on_purpose(place, named)):
             print(each)
-        for note in [*kept_on_purpose(place, named), *([OF_RELEASES] if len(places) < len(found.places) else [])]:
-            print(note)
         print(found.summary)
-    if places:
+    if found.places:
         sys.stdout.flush()
         sys.exit(EXIT_FOUND)
-
-
-OF_RELEASES = (
-    "kept on purpose: the ledger's history of releases has a keyed pseudonym of the user, because a run of `unlearn` forgot them; without "
-    "the workspace's key it names nobody"
-)
 
 
 def kept_on_purpose(workspace: Path, user: str) -> list[str]:

@@ -47,7 +47,7 @@ def _show_release(place: Path, name: str) -> None:
     """What has become of a run's recommender."""
     from e2urec_core.ledger import ledger_place, open_ledger
     from e2urec_core.ledger.releases import Releases
-    from flows.releasing import model_name
+    from tasks._desk import model_name
     from tasks._journal import Journal
 
     entry = Journal.open(place / "runs", name).record.stages.get("bundle")

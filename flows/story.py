@@ -23,7 +23,7 @@ from tasks._room import ROOM
 from tasks.cache_logits import cache_original_logits, cache_teacher_logits
 from tasks.forget import choose_forgotten
 from tasks.ingest import ingest
-from tasks.retell import changes_histories, retell
+from tasks.retell import retell_changed
 from tasks.split import split_by_time
 from tasks.tokenise import tokenise
 from tasks.train import train_augmented, train_original, train_retrained, train_shards
@@ -57,7 +57,7 @@ def prepare(run: Run) -> Prepared:
     examples = split_by_time(rows, run.history, run.split, run.seed)
     request = choose_forgotten(rows, examples, run.forget, run.seed)
     tokens = tokenise(rows, examples, run.prompt, run.backbone)
-    retold = retell(rows, request, tokens, run.prompt) if changes_histories(request) else None
+    retold = retell_changed(rows, request, tokens, run.prompt)
     original = train_original(tokens, run.backbone, run.training, run.seat())
     return Prepared(rows, examples, request, tokens, original, retold)
 

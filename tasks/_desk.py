@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+MODEL_NAME_VARIABLE, MODEL_NAME = "E2UREC_MODEL_NAME", "e2urec"
+
+
+def model_name() -> str:
+    """Name of the registered model: `E2UREC_MODEL_NAME`, else `e2urec`."""
+    return os.environ.get(MODEL_NAME_VARIABLE) or MODEL_NAME
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ class Desk:
         from e2urec_core.ledger import ledger_place, open_ledger
 
         return cls(workspace, store, open_ledger(ledger_place(workspace)), Registry(tracker, name), run)
+
+    @classmethod
+    def of(cls, workspace: Path, run: str) -> Desk:
+        """The desk of a workspace in which no run is under way, for a command that the ledger is to note as `run`; see `open`."""
+        return cls.open(workspace, Store(workspace / "store"), Tracker(workspace), model_name(), run)
 
     @property
     def releases(self) -> Releases:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2urec_core.artifacts import Artifact, Examples, ForgetRequest, Interactions, Tokens, canonical_json
+from e2urec_core.data.places import PARTS
 from e2urec_core.errors import UnknownRun
 from e2urec_core.notes import facts
 from e2urec_core.settings import Settings
@@ -40,6 +41,14 @@ class Snapshot(Settings):
     request: ForgetRequest | None = None
     """Whom the champion had forgotten already, whose rows are still among the data."""
 
+    def num_users(self, store: Store) -> int:
+        """Users among the ratings.
+
+        Raises:
+            DamagedArtifact: They are damaged.
+        """
+        return int(facts(store.open(self.rows, apart_from=PARTS))["users"])
+
     def write(self, ledger: Ledger, epoch: int) -> None:
         """Make these the data from now on; the same again changes nothing.
 
@@ -51,9 +60,9 @@ class Snapshot(Settings):
         with ledger.writing() as connection:
             Requests(ledger).refuse_fenced(epoch, connection)
             newest = ledger.newest(EVENT, connection)
-            facts = self.canonical()
-            if newest is None or json.loads(newest.facts) != json.loads(canonical_json(facts)):
-                ledger.append(connection, EVENT, self.rows.digest, facts)
+            told = self.canonical()
+            if newest is None or json.loads(newest.facts) != json.loads(canonical_json(told)):
+                ledger.append(connection, EVENT, self.rows.digest, told)
 
 
 def written(ledger: Ledger) -> Snapshot | None:

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from e2urec_core.deletion.record import ErasureRecord
+from e2urec_core.deletion.record import ErasureRecord, ErasureRecords
 from e2urec_core.deletion.rule import NightRule
 from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger.request_records import RequestRecord
-from e2urec_core.receipts.receipt import Erased, Facts, Forgetter, Found, Kept, MeasuredGate, Retention
+from e2urec_core.receipts.receipt import Erased, Facts, Forgetter, Kept, MeasuredGate, Retention
 from tasks._desk import Desk
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.records import ReleaseRecord
     from e2urec_core.ledger.requests import Requests
 
-NOTHING = Found(interactions=0, examples={}, artifacts=0, model_versions=0)
 
-
-@dataclass(frozen=True)
-class Versions:
-    """Whom the versions of the registered model have forgotten.
-
-    Args:
-        forgotten: Subjects by version.
-    """
-
-    forgotten: dict[int, frozenset[str]]
-
-    def without(self, subject: str) -> list[int]:
-        """The versions that may know a subject."""
-        return [version for version, gone in self.forgotten.items() if subject not in gone]
-
-
-def model_versions_of(desk: Desk) -> Versions:
-    """The versions that the registry still holds, and whom each has forgotten."""
+def versions_that_knew(desk: Desk, subjects: Iterable[str]) -> dict[str, int]:
+    """How many versions that the registry still holds may know each of some subjects."""
     held = set(desk.registry.versions())
-    released = {each.registry_version: each.bundle for each in desk.releases.releases() if each.registry_version in held}
-    return Versions({int(version): frozenset(desk.releases.forgotten_by(bundle)) for version, bundle in released.items() if version})
+    forgotten = [desk.releases.forgotten_by(each.bundle) for each in desk.releases.releases() if each.registry_version in held]
+    return {subject: sum(subject not in gone for gone in forgotten) for subject in subjects}
 
 
 def certify(
-    desk: Desk, requests: Requests, records: Sequence[RequestRecord], record: ErasureRecord, rule: NightRule, epoch: int
+    desk: Desk, requests: Requests, records: Sequence[RequestRecord], erasures: ErasureRecords, rule: NightRule, epoch: int
 ) -> list[RequestRecord]:
     """Write the receipts of requests, and close these; the same again finds the same receipts.
 
@@ -51,7 +33,7 @@ def certify(
         desk: Where releases are made.
         requests: The ledger's.
         records: Claimed ones of people whom the data does not know, or purged ones.
-        record: What was found and erased.
+        erasures: What was found and erased for each.
         rule: How nights go.
         epoch: Of the claim.
     """
@@ -64,7 +46,7 @@ def certify(
     written = {}
     for each in records:
         requests.refuse_fenced(epoch)
-        path = write_receipt(desk.workspace, _facts(desk, each, record, rule), signer, witness)
+        path = write_receipt(desk.workspace, _facts(desk, each, erasures[each.id], rule), signer, witness)
         written[each.id] = digest_of_link(read_link(path))
         failpoint("certify.written")
     known = {each.id for each in records if each.release is not None}
@@ -83,13 +65,13 @@ def _facts(desk: Desk, request: RequestRecord, record: ErasureRecord, rule: Nigh
             **{name: getattr(request, name) for name in ("subject", "scope", "reason", "requested_at", "received_at", "commitment")},
             "request": request.id,
             "outcome": outcome,
-            "found": record.found.get(request.id, NOTHING),
+            "found": record.found,
             "erased": erased,
             "kept": (rule.kept.suppression(), *_left(record)),
             "model": Forgetter(version=release.registry_version, bundle=release.bundle) if release else None,
             "gates": _gates(release) if release else (),
             "retention": Retention(hours=rule.retention_hours, ended_at=request.changed_at) if release and rule.retention_hours else None,
-            "data": record.data,
+            "data": record.data(),
             "run": request.run or "",
         }
     )

@@ -36,16 +36,12 @@ class Doomed:
         stored: Ratings that hold some of the asked, with what of them, oldest first; they are rewritten.
         artifacts: What was made from them, or may have been.
         strange: Folders of the store that no manifest vouches for.
-        runs: Runs that used any of it, by name.
-        tracking_runs: The same in MLflow.
         folders: Other files and folders of the workspace that go.
     """
 
     stored: tuple[tuple[Interactions, Rows], ...]
     artifacts: tuple[Artifact, ...]
     strange: tuple[Path, ...] = ()
-    runs: tuple[str, ...] = ()
-    tracking_runs: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
 
     @property
@@ -90,9 +86,9 @@ class Eraser:
         # A run that made the pages of a source is no run of the store, so its pages always go.
         records = all_runs(self.workspace / "runs")
         gone = dirty | {each.digest for each in artifacts}
-        runs = [record for record in records if record.run not in self.own_runs and _names_any(record, gone, self.store)]
+        used = {record.run for record in records if _names_any(record, gone, self.store)} | self.own_runs
         nights = {record.run for record in records if NIGHT in record.settings} | self.own_runs
-        spared = {record.run for record in records} - {record.run for record in runs} - self.own_runs
+        spared = {record.run for record in records} - used
         pages = [page for each in (self.workspace / "reports").glob("*") for page in _pages(each, nights, spared)]
         # Prefect is told to keep nothing of what tasks return.
         others = [*pages, self.workspace / CLAIMS, self.workspace / "prefect" / "storage"]
@@ -100,8 +96,6 @@ class Eraser:
             tuple((rows, found) for rows, found in stored if found),
             tuple(artifacts),
             tuple(removal.strange_folders(self.store)),
-            tuple(record.run for record in runs),
-            tuple(record.tracking_run for record in runs if record.tracking_run),
             tuple(path for path in others if path.exists()),
         )
 

@@ -25,6 +25,12 @@ def prune_examples(work: Work, examples: Examples, request: ForgetRequest, rows:
     return pruning.prune_examples(work.open(examples), work.open(request), work.place)
 
 
+def prune_rows(rows: Interactions, examples: Examples, request: ForgetRequest) -> tuple[Interactions, Examples]:
+    """Rewrite the stored interactions, and the examples that were cut from them, without what the request names."""
+    left = prune_interactions(rows, request)
+    return left, prune_examples(examples, request, left)
+
+
 @stage("prune-tokens", writes=Tokens, cleansed=("tokens", "request", "retold"))
 def prune_tokens(work: Work, tokens: Tokens, request: ForgetRequest, retold: Retold | None, examples: Examples) -> int:
     """Rewrite the token rows likewise, the changed ones from `retold`; `examples` are the pruned ones."""

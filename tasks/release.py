@@ -134,26 +134,30 @@ def whom_it_forgot(desk: Desk, request: ForgetRequest | None, base: str | None, 
 
 
 def _asked(desk: Desk, request: ForgetRequest) -> list[str]:
-    names, (users, pairs) = desk.pseudonyms(), read_named(desk.store.open(request))
-    return [*(names.of_user(user) for user in users), *(names.of_interaction(*pair) for pair in pairs)]
+    from e2urec_core.ledger.subjects import Subjects
+
+    return Subjects(desk.ledger, desk.pseudonyms()).of(*read_named(desk.store.open(request)))
 
 
 def _not_among(desk: Desk, rows: Interactions, subjects: Set[str]) -> set[str]:
     """The subjects who are neither a user nor an interaction of stored interactions."""
     import pyarrow.parquet as pq
 
+    from e2urec_core.ledger.subjects import Subjects
+
     left = set(subjects)
     if left:
         names, folder = desk.pseudonyms(), desk.store.open(rows)
+        marked = Subjects(desk.ledger, names).by_mark()
         users = set(_texts(pq.read_table(folder / places.USERS, columns=["user_id"]), "user_id"))
-        left -= {names.of_user(user) for user in users}
+        left -= {marked.get(names.of_user(user)) for user in users}
         asked, untold = _people(desk, left)
         left -= untold | {subject for subject, who in asked.items() if not who.items and who.user_id in users}
         singly = [((who.user_id, item), subject) for subject, who in asked.items() for item in who.items]
         for part in places.part_files(folder):
             for batch in pq.ParquetFile(part).iter_batches(columns=["user_id", "item_id"]):
                 pairs = set(zip(_texts(batch, "user_id"), _texts(batch, "item_id"), strict=True))
-                left -= {names.of_interaction(*pair) for pair in pairs} if left else set()
+                left -= {marked.get(names.of_interaction(*pair)) for pair in pairs} if left else set()
                 left -= {subject for pair, subject in singly if pair in pairs}
     return left
 

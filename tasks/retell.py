@@ -15,6 +15,7 @@ def retell(work: Work, rows: Interactions, request: ForgetRequest, tokens: Token
     return stages.retell(work.open(request), work.open(rows), work.open(tokens), prompt, work.place)
 
 
-def changes_histories(request: ForgetRequest) -> bool:
-    """Whether some rows that stay have to be told anew."""
-    return bool(stages.facts(ROOM.get().store.open(request))["counts"].get("changed"))
+def retell_changed(rows: Interactions, request: ForgetRequest, tokens: Tokens, prompt: PromptRule) -> Retold | None:
+    """`retell` where the request changes histories of rows that stay; else nothing is to be told anew."""
+    changed = stages.facts(ROOM.get().store.open(request))["counts"].get("changed")
+    return retell(rows, request, tokens, prompt) if changed else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from e2urec_core.ledger import FILE
@@ -13,12 +12,6 @@ from tasks.claims import Asked
 
 _OPEN = tuple(f"{FILE} {part}" for part in ("table requests:", "table request_items:", "pages:"))
 """Where the ledger holds whom open requests are about, until these are purged and its file is written anew."""
-_OF_RELEASES = re.compile(r"(requests\.db|ledger .*) table (events|forgotten): pseudonym, .*")
-
-
-def is_release_history(place: str) -> bool:
-    """Whether a place is where the ledger's history, which nobody can shorten, names somebody by a keyed pseudonym."""
-    return _OF_RELEASES.fullmatch(place) is not None
 
 
 def find_people(desk: Desk, asked: Sequence[Asked]) -> list[str]:
@@ -32,5 +25,5 @@ def find_people(desk: Desk, asked: Sequence[Asked]) -> list[str]:
     for targets in (*whole, *(Targets.of(each.user_id, each.items) for each in asked if each.items)):
         scan = Scan(desk.workspace, targets)
         scan.run()
-        found |= dict.fromkeys(place for place in scan.result().places if not place.startswith(_OPEN) and not is_release_history(place))
+        found |= dict.fromkeys(place for place in scan.result().places if not place.startswith(_OPEN))
     return [*found]

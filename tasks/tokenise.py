@@ -39,9 +39,15 @@ def read_by(room: Room, released: Bundle, rows: Interactions, examples: Examples
     """The prompts as a released recommender reads them: `tokens`, written by `prompt`, where it reads them just so, else its own."""
     from e2urec_core.release.bundle import read_prompt_rule
 
-    folder = room.store.open(released) / released.inside
-    same_tokenizer = file_digest(folder / TOKENIZER) == file_digest(room.store.open(tokens) / TOKENIZER)
-    return tokens if same_tokenizer and _wording(read_prompt_rule(folder)) == _wording(prompt) else tokenise_as(released, rows, examples)
+    told = read_prompt_rule(room.store.open(released) / released.inside)
+    same = has_tokenizer_of(room, released, tokens) and _wording(told) == _wording(prompt)
+    return tokens if same else tokenise_as(released, rows, examples)
+
+
+def has_tokenizer_of(room: Room, released: Bundle, tokens: Tokens) -> bool:
+    """Whether a released recommender reads with the tokenizer by which `tokens` were written."""
+    folders = room.store.open(released) / released.inside, room.store.open(tokens)
+    return len({file_digest(folder / TOKENIZER) for folder in folders}) == 1
 
 
 def _wording(rule: PromptRule) -> tuple[list[Part], str, int]:

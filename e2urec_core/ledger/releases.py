@@ -21,7 +21,7 @@ from e2urec_core.ledger.records import DIGEST, Head, Line, Promotion, Release, R
 from e2urec_core.ledger.replay import compare_with_history
 from e2urec_core.ledger.schema import MODEL, forgotten, line, promotions, releases, requests
 
-_PSEUDONYM = r"^[0-9a-f]{20}$"
+_SUBJECT = r"^[0-9a-f]{20}$"
 _NAMED = 5
 
 
@@ -43,7 +43,7 @@ class Releases:
         Raises:
             UnknownRelease: Its base is not in the ledger.
         """
-        assert all(re.fullmatch(_PSEUDONYM, subject) for subject in has_forgotten), "a subject is not a pseudonym"
+        assert all(re.fullmatch(_SUBJECT, subject) for subject in has_forgotten), "a subject is not 20 hex digits"
         assert all(re.fullmatch(DIGEST, request) for request in has_forgotten.values()), "a request is not a digest"
         with self._ledger.writing() as connection:
             known = connection.execute(select(releases).where(releases.c.bundle == release.bundle)).one_or_none()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
 
 # The last file of `migrations/`.
-NEWEST = "0003"
+NEWEST = "0004"
 # Not Alembic's own name: a database may hold other programs' tables.
 VERSION_TABLE = "ledger_version"
 # What the first event follows.
@@ -151,4 +151,13 @@ suppressions = Table(
     # Empty where everything of the user is meant.
     Column("item_mark", String(64), primary_key=True),
     Column("until_s", BigInteger, nullable=False),
+)
+
+# Whose the subjects are that `forgotten` has and no request; rows go when their people are purged.
+subject_marks = Table(
+    "subject_marks",
+    tables,
+    Column("mark", String(20), primary_key=True),
+    Column("user_mark", String(20), nullable=False, index=True),
+    Column("subject", String(20), nullable=False, unique=True),
 )

@@ -17,7 +17,7 @@ from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger import utc_now
 from e2urec_core.receipts.chain import Witness, append, locked
 from e2urec_core.receipts.envelope import PublicKey, Signer
-from e2urec_core.receipts.folder import KEY_ENDING, KEYS, links_of
+from e2urec_core.receipts.folder import KEY_ENDING, KEYS, links_of, public_keys_beside
 from e2urec_core.receipts.receipt import Rotation
 from e2urec_core.receipts.trust import chain_keys
 from e2urec_core.secret_key import SecretKey
@@ -76,6 +76,16 @@ def open_signer(workspace: Path, ledger: Ledger) -> Signer:
             )
         _export(folder, signer.public)
         return signer
+
+
+def keys_of_ledger(folder: Path, ledger: Ledger | None) -> list[PublicKey]:
+    """The public keys beside receipts that are the first key by the ledger, from which later ones follow; without a ledger, all of them.
+
+    Args:
+        folder: Of the receipts.
+        ledger: Keeps the first key's fingerprint.
+    """
+    return [key for key in public_keys_beside(folder) if ledger is None or key.fingerprint == ledger.fingerprint(FINGERPRINT)]
 
 
 def rotate_key(workspace: Path, signer: Signer, witness: Witness, *, clock: Callable[[], datetime] = utc_now) -> Path:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from e2urec_core.artifacts import Scores
 from e2urec_core.deletion.drift import Drift, drift_of
-from e2urec_core.deletion.record import ErasureRecord, record_file
 from e2urec_core.deletion.rule import DriftBudget
 from e2urec_core.ledger.records import Release
-from e2urec_core.receipts.receipt import Found
 
 
 def release(number: int, base: int | None, fall: float | None) -> Release:
@@ -53,21 +48,3 @@ def test_a_part_of_the_budget_is_spent_when_it_is_reached(values: dict[str, floa
     drift = Drift.model_validate({"nights": 1, "users": 1, "share": 0.0, "auc_fall": 0.0, **values})
     assert drift.spent(DriftBudget()) == spent
     assert ("distance" in drift.used(DriftBudget())) == ("distance" in values)
-
-
-def test_a_record_keeps_what_was_found_when_more_was_there(tmp_path: Path) -> None:
-    file = record_file(tmp_path, ["r-2", "r-1"])
-    assert file == record_file(tmp_path, ["r-1", "r-2"])
-    many, few = (Found(interactions=number, examples={}, artifacts=number, model_versions=0) for number in (9, 1))
-    first = ErasureRecord(found={"r-1": many}).with_artifacts([Scores(digest="a" * 64)]).with_places({"store_files": 7})
-    first.write(file)
-    again = ErasureRecord.read(file).with_found({"r-1": few, "r-2": few}).with_places({"store_files": 3, "unfinished": 1})
-    assert again.found == {"r-1": many, "r-2": few}
-    assert again.places == {"store_files": 7, "unfinished": 1}
-    assert [(each.kind, each.digest) for each in again.erased()] == [("Scores", "a" * 64)]
-
-
-def test_half_a_record_is_none(tmp_path: Path) -> None:
-    file = tmp_path / "half.json"
-    file.write_text('{"found": {')
-    assert ErasureRecord.read(file) == ErasureRecord.read(tmp_path / "missing.json") == ErasureRecord()

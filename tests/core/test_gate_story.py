@@ -23,8 +23,8 @@ from e2urec_core.settings import ScoreRule, Training
 BACKBONE, TRAINING = TinyT5(), Training(num_epochs=8, batch_size=32, learning_rate=1.5e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [10, pytest.param(11, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [10, 11])
 def test_the_unmodified_champion_is_refused_by_night_and_a_true_retrain_passes(seed: int, tmp_path: Path) -> None:
     folders = {}
     for name in ("rows", "examples", "request", "tokens", "original", "retrain", "original_scores", "retrain_scores"):

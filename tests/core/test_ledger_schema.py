@@ -37,7 +37,7 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date_with_its_history(pla
     ledger = open_ledger(place)
     releases_at(place).add(release(1), {})
     with ledger.writing() as connection:
-        for table in ("request_items", "request_keys", "requests", "runs_lock", "suppressions"):
+        for table in ("request_items", "request_keys", "requests", "runs_lock", "suppressions", "subject_marks"):
             connection.execute(text(f"DROP TABLE {table}"))
         if connection.dialect.name == "postgresql":
             connection.execute(text("DROP FUNCTION refuse_removal"))

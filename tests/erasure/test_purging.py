@@ -373,7 +373,7 @@ def test_a_killed_purge_is_finished_by_the_next(told: Told, point: str) -> None:
     assert told.shop.desk.registry.aliases()["champion"] == told.champion
 
 
-@pytest.fixture(scope="module", params=["object store", "proxied folder"])
+@pytest.fixture(scope="module", params=[pytest.param("object store", marks=pytest.mark.long), "proxied folder"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Way, dict[str, str]]]:
     """A server's folder, a way to it, and the environment of its clients; artifacts go to a store directly, or through the server."""
     folder = tmp_path_factory.mktemp("server")

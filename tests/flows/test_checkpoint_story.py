@@ -35,7 +35,7 @@ def told(console: Console, backbone: str, folder: Path, *flags: str) -> Answer:
     return console("unlearn", "sample", backbone, "e2urec", "--backbone.checkpoint", folder, *QUICK, *flags)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_without_an_encoder_goes_all_the_way_and_is_served(
     console: Console, small_checkpoint: Callable[..., Path], training_prompts: list[str], tmp_path: Path
 ) -> None:

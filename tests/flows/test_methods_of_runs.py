@@ -15,7 +15,7 @@ from flows.runs import build_run
 
 KINDS = kinds(Method.package)
 # One that trains nothing, one that trains on both kinds of rows and asks the original, one that changes the weights after training.
-ALONE = ["do_nothing", "undial", "task_negation"]
+ALONE = [pytest.param("do_nothing", marks=pytest.mark.long), "undial", pytest.param("task_negation", marks=pytest.mark.long)]
 TEACHING = {"train-augmented", "cache-original", "cache-teachers"}
 
 

@@ -21,6 +21,7 @@ def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     console.close()
 
 
+@pytest.mark.long
 def test_a_first_model_below_the_least_auc_is_registered_and_not_promoted(console: Console) -> None:
     answer = console("train", "sample", "tiny-t5", *NO_METHOD)
     assert answer.code == 0, answer.stderr

@@ -19,7 +19,7 @@ BELOW = {
     "tasks": {"data_contracts", "e2urec_core", "tasks"},
     "flows": {"e2urec_core", "tasks", "flows"},
 }
-MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in ("0001", "0002", "0003")]
+MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in ("0001", "0002", "0003", "0004")]
 # Which files may import an engine, and nobody else.
 ENGINES = {
     "prefect": [
@@ -48,7 +48,7 @@ ENGINES = {
     "cleanlab": ["e2urec_core/pollution/quality.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
-        *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "suppressions")),
+        *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "subjects", "suppressions")),
         *MIGRATIONS,
         "e2urec_core/receipts/witness.py",
         "tasks/_purging_rows.py",

@@ -212,7 +212,7 @@ def test_a_model_that_answers_otherwise_than_at_its_release_is_not_promoted(shop
     assert shop.champion is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_registry_that_answers_500_promotes_nothing_that_is_not_recorded_and_goes_on_later(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def test_what_is_left_descends_from_nothing_that_held_the_forgotten(room: Room, 
     from tasks.forget import choose_forgotten
     from tasks.ingest import ingest
     from tasks.prune import prune_examples, prune_interactions, prune_tokens
-    from tasks.retell import changes_histories, retell
+    from tasks.retell import retell_changed
     from tasks.split import split_by_time
     from tasks.tokenise import tokenise
 
@@ -40,8 +40,8 @@ def test_what_is_left_descends_from_nothing_that_held_the_forgotten(room: Room, 
     (user, _), (other, item) = trained.unique("user_id", keep="first", maintain_order=True).select("user_id", "item_id").rows()[:2]
     (tmp_path / "both.csv").write_text(f"user_id,item_id\n{user},\n{other},{item}\n")
     request = choose_forgotten(rows, examples, ForgetRule(deletions_file=tmp_path / "both.csv"), 0)
-    assert changes_histories(request)
-    retold = retell(rows, request, tokens, PromptRule())
+    retold = retell_changed(rows, request, tokens, PromptRule())
+    assert retold is not None
 
     left = prune_interactions(rows, request)
     told = prune_examples(examples, request, left)

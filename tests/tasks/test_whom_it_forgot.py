@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ledgers import champion, digest, promoted
 
-from e2urec_core.artifacts import Interactions
+from e2urec_core.artifacts import ForgetRequest, Interactions
+from e2urec_core.data import places
 from e2urec_core.data.ingest import IngestRule, ingest
 from e2urec_core.data.places import part_files
 from e2urec_core.datasets.sample import Sample
@@ -17,7 +18,10 @@ from e2urec_core.ledger import open_ledger
 from e2urec_core.ledger.releases import Releases
 from e2urec_core.ledger.request_records import NewRequest
 from e2urec_core.ledger.requests import Requests
+from e2urec_core.ledger.subjects import Subjects
 from e2urec_core.pseudonyms import VARIABLE
+from e2urec_core.scanning.scan import Scan
+from e2urec_core.scanning.targets import Targets
 from e2urec_core.store import Store
 from tasks._desk import Desk
 from tasks.release import whom_it_forgot
@@ -46,3 +50,42 @@ def test_a_request_that_may_be_taken_back_is_forgotten_only_by_rows_without_its_
     # Once a user is purged, only their data could tell, and it is gone.
     assert whom_it_forgot(desk, None, None, rows).keys() == {gone, gone_singly, purged}
     assert whom_it_forgot(desk, None, digest(1), rows).keys() == {there, gone, there_singly, gone_singly, purged}
+
+
+def test_those_whom_a_run_forgot_are_found_until_they_are_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
+    with store.workplace() as place:
+        ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
+        rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+    with store.workplace() as place:
+        write_request(place, users=["u3", "was-here-7"])
+        request = store.publish(ForgetRequest, place, parents=(), rows=1, made_by="forget")
+    nothing: Any = None
+    desk = Desk(tmp_path, store, ledger, nothing, "test")
+    asked = whom_it_forgot(desk, request, None, rows)
+    champion(Releases(ledger), 1, forgotten=[int(subject, 16) for subject in asked])
+    subjects = Subjects(ledger, desk.pseudonyms())
+    (gone,) = subjects.of(["was-here-7"], [])
+    # A model trained on these rows knows the one who is still among them.
+    assert (len(asked), whom_it_forgot(desk, None, None, rows).keys()) == (2, {gone})
+    assert find_in_ledger(tmp_path) == ("requests.db table subject_marks: pseudonym, 2 times",)
+    subjects.erase(["was-here-7"], [])
+    assert find_in_ledger(tmp_path) == ()
+    assert whom_it_forgot(desk, None, None, rows).keys() == {gone}
+
+
+def find_in_ledger(workspace: Path) -> tuple[str, ...]:
+    """Where the workspace's ledger names the user who is not among the rows."""
+    scan = Scan(workspace, Targets.of("was-here-7"))
+    scan.run()
+    return tuple(place for place in scan.result().places if place.startswith("requests.db"))
+
+
+def write_request(place: Path, users: list[str]) -> None:
+    """A request's file of users."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"user_id": users}), place / places.USERS)
+    pq.write_table(pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}), place / places.NAMED)
