@@ -54,7 +54,7 @@ def test_another_content_under_one_digest_is_a_bug(releases: Releases) -> None:
 
 def test_a_user_identifier_in_place_of_a_subject_is_a_bug_that_does_not_repeat_it(releases: Releases) -> None:
     for wrong in ("90417", subject(1) + "\n", "A" * 20):
-        with pytest.raises(AssertionError, match=r"^a subject is not a pseudonym$"):
+        with pytest.raises(AssertionError, match=r"^a subject is not 20 hex digits$"):
             releases.add(release(1), {wrong: digest(1)})
     assert releases.releases() == []
 
