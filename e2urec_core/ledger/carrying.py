@@ -123,12 +123,14 @@ class Carrying:
                         hint="purge it; or roll the champion back, and take it back (`Requests.take_back`)",
                     )
                 failed = row["attempts"] + 1
-                to: State = "queued" if failed < self.rule.max_attempts else "needs_human"
+                # Without one that was carried out before a rollback, no champion can follow.
+                waits = failed < self.rule.max_attempts or book.was_promoted(row)
+                to: State = "queued" if waits else "needs_human"
                 book.carry(row, to, epoch=epoch, run=run, attempts=failed, model=None, release=None)
             return [record(row) for row in rows]
 
     def take_back(self, wanted: Sequence[str], *, epoch: int) -> list[RequestRecord]:
-        """Queue promoted requests again whose release was rolled back, all or none; it counts as no failed night.
+        """Queue promoted requests again whose release was rolled back, all or none; it counts as no failed night, and asks nobody again.
 
         Raises:
             Fenced: The epoch has passed.
@@ -149,7 +151,7 @@ class Carrying:
                         f"request {row['id']} is not taken back: the champion has forgotten whom it is about",
                         hint="purge it, or roll the champion back first (`e2urec models rollback`)",
                     )
-                book.carry(row, "queued", epoch=epoch, run=run, model=None, release=None)
+                book.carry(row, "queued", epoch=epoch, run=run, model=None, release=None, approved=True)
             return [record(row) for row in rows]
 
     def erase_identity(self, wanted: Sequence[str], *, epoch: int) -> list[RequestRecord]:

@@ -19,7 +19,7 @@ from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import Fenced, RequestRefused, UnknownRequest
 from e2urec_core.ledger.history import iso
 from e2urec_core.ledger.request_records import CLOSED, IN_FLIGHT, MOVES, UNCLAIMED, NewRequest, RequestRecord, Source, State, commitment_of
-from e2urec_core.ledger.schema import MODEL, NIGHT, forgotten, line, promotions, request_items, request_keys, requests, runs_lock
+from e2urec_core.ledger.schema import MODEL, NIGHT, events, forgotten, line, promotions, request_items, request_keys, requests, runs_lock
 
 PERSONAL = ("user_id", "note", "nonce")
 """Columns that events never tell."""
@@ -158,6 +158,23 @@ class Book:
         if release is None or self.connection.execute(reached).first() is None:
             named = "no release" if release is None else f"release {release[:12]}, which was never champion,"
             raise RequestRefused(f"request {row['id']} names {named} as what forgets it", hint="promote the release first")
+
+    def was_promoted(self, row: Values) -> bool:
+        """Whether a request was ever promoted, so that its rows are gone, or soon will be."""
+        asked = select(events.c.seq).where(events.c.subject == row["subject"], events.c.event == "request promoted").limit(1)
+        return self.connection.execute(asked).first() is not None
+
+    def refuse_carried_out(self, row: Values, to: str) -> None:
+        """Refuse to stop a request that was carried out before its champion was rolled back: no champion could follow without it.
+
+        Raises:
+            RequestRefused: It was.
+        """
+        if row["state"] in UNCLAIMED and self.was_promoted(row):
+            raise RequestRefused(
+                f"request {row['id']} was carried out before the champion was rolled back, and its rows are erased: it cannot be {to}",
+                hint="the next night carries it out again",
+            )
 
     def champion_forgets(self, row: Values) -> bool:
         """Whether the champion has forgotten whom a request is about."""

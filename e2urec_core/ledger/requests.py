@@ -95,18 +95,31 @@ class Requests(Carrying):
             return record(row)
 
     def cancel(self, request: str) -> RequestRecord:
-        """Withdraw a request that no run has claimed; whom it was about is erased."""
+        """Withdraw a request that no run has claimed; whom it was about is erased.
+
+        Raises:
+            RequestRefused: A run has claimed it, or had carried it out before a rollback.
+        """
         return self._close(request, "cancelled")
 
     def reject(self, request: str) -> RequestRecord:
-        """Refuse a request that no run has claimed; whom it was about is erased."""
+        """Refuse a request that no run has claimed; whom it was about is erased.
+
+        Raises:
+            RequestRefused: See `cancel`.
+        """
         return self._close(request, "rejected")
 
     def hold(self, request: str) -> RequestRecord:
-        """Keep a request that no run has claimed from being carried out, because the law wants its data kept."""
+        """Keep a request that no run has claimed from being carried out, because the law wants its data kept.
+
+        Raises:
+            RequestRefused: See `cancel`.
+        """
         with self._changing() as book:
             row = book.find(request)
             if row["state"] != "legal_hold":
+                book.refuse_carried_out(row, "held")
                 book.move(row, "legal_hold", held_from=row["state"])
             return record(row)
 
@@ -188,6 +201,7 @@ class Requests(Carrying):
         with self._changing() as book:
             row = book.find(request)
             if row["state"] != to:
+                book.refuse_carried_out(row, to)
                 book.move(row, to)
             return record(row)
 

@@ -401,6 +401,23 @@ def test_the_release_that_was_replaced_by_a_rollback_may_be_promoted_again(reque
     assert (line.champion, requests.request(made.id).state) == (digest(2), "queued")
 
 
+def test_what_was_carried_out_once_can_no_longer_be_stopped(requests: Requests) -> None:
+    (made,), epoch = forgotten_by_a_champion(requests, "7")
+    roll_back(requests)
+    requests.take_back([made.id], epoch=epoch)
+    for stop in (requests.cancel, requests.reject, requests.hold):
+        with pytest.raises(RequestRefused, match="was carried out before the champion was rolled back, and its rows are erased"):
+            stop(made.id)
+    # Nor does a person have to look at it again, however many others ask and however often nights fail.
+    others = requests.add_all([ask(str(number)) for number in range(20, 24)], "command")
+    for _ in range(5):
+        claim = requests.claim("night", num_users=1)
+        assert made.id in [each.id for each in claim.requests]
+        requests.fail_back([each.id for each in claim.requests], epoch=claim.epoch)
+        assert requests.request(made.id).state == "queued"
+    assert {requests.request(each.id).state for each in others} == {"needs_human"}
+
+
 def test_a_run_that_was_taken_over_takes_nothing_back(requests: Requests) -> None:
     (made,), epoch = forgotten_by_a_champion(requests, "7")
     roll_back(requests)

@@ -36,6 +36,8 @@ class Asked:
     before: str = ""
     epoch: int = 0
     release: int = 0
+    once: bool = False
+    """Whether it was ever promoted."""
 
 
 class Night(RuleBasedStateMachine):
@@ -112,9 +114,9 @@ class Night(RuleBasedStateMachine):
         closing = {"cancel": "cancelled", "reject": "rejected"}
         fit = {
             "verify_person": each.state not in ("legal_hold", "certified", "no_data", "cancelled", "rejected"),
-            "cancel": each.state in (*WAITING, "cancelled"),
-            "reject": each.state in (*WAITING, "rejected"),
-            "hold": each.state in (*WAITING, "legal_hold"),
+            "cancel": (each.state in WAITING and not each.once) or each.state == "cancelled",
+            "reject": (each.state in WAITING and not each.once) or each.state == "rejected",
+            "hold": (each.state in WAITING and not each.once) or each.state == "legal_hold",
             "release": True,
             "approve": each.state in ("queued", "needs_human"),
         }[step]
@@ -193,8 +195,8 @@ class Night(RuleBasedStateMachine):
         each.release = 0 if to == "queued" else self.champions[-1] if to == "promoted" else each.release
         if to == "queued":
             each.attempts += 1
-            to = "queued" if each.attempts < 3 else "needs_human"
-        each.state = to
+            to = "queued" if each.attempts < 3 or each.once else "needs_human"
+        each.state, each.once = to, each.once or to == "promoted"
 
     @precondition(lambda self: self.asked and self.epoch > 1)
     @rule(data=st.data(), to=st.sampled_from([*WAY[1:], "no_data", "needs_human", "queued"]), late=st.integers(1, 2))
@@ -216,7 +218,7 @@ class Night(RuleBasedStateMachine):
         fit = each.state == "promoted" and name not in self.forgotten[self.champions[-1]]
         self.done_or_refused(again or fit, lambda: self.requests.take_back([name], epoch=self.epoch))
         if fit:
-            each.state, each.epoch, each.release = "queued", self.epoch, 0
+            each.state, each.epoch, each.release, each.approved = "queued", self.epoch, 0, True
 
     def gone(self) -> frozenset[str]:
         """Whom a champion has ever forgotten."""
@@ -250,7 +252,7 @@ class Night(RuleBasedStateMachine):
             for to in WAY[1:4]:
                 self.requests.advance([*claimed], to, epoch=self.epoch, release=digest(number))
             for each in claimed.values():
-                each.state, each.epoch, each.release = "promoted", self.epoch, number
+                each.state, each.epoch, each.release, each.once = "promoted", self.epoch, number, True
             if back != "no":
                 self.back_to(self.champions[-2])
             if back == "taken back":
