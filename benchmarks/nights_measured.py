@@ -1,4 +1,4 @@
-"""The last part of `thirty_nights`: scores the first champion, the last one and two Retrains on the first night's rows.
+"""The last part of `thirty_nights`: scores the first champion, the last one and four Retrains on the first night's rows.
 
 `python -m benchmarks.nights_measured FOLDER`, with the folder of `thirty_nights`; prints one JSON document.
 """
@@ -19,7 +19,7 @@ from e2urec_core.data.forget import ForgetRule
 from e2urec_core.judging import SCORED
 from e2urec_core.ledger import ledger_place, open_ledger
 from e2urec_core.ledger.releases import Releases
-from e2urec_core.metrics.utility import auc
+from e2urec_core.metrics.utility import auc, log_loss
 from e2urec_core.scoring import read_scores
 from e2urec_core.settings import ScoreRule
 from e2urec_core.store import Store
@@ -33,6 +33,8 @@ from tasks.retell import retell, retell_changed
 from tasks.score import score
 from tasks.tokenise import read_by
 from tasks.train import train_retrained
+
+RETRAINS = 4
 
 
 def measured(folder: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def measured(folder: Path) -> dict[str, Any]:
             request = choose_forgotten(snapshot.rows, snapshot.examples, rule, night.seed)
             retold = retell_changed(snapshot.rows, request, snapshot.tokens, night.prompt)
             models: dict[str, Model] = {"original": before, "nights": bundle}
-            for further in range(2):
+            for further in range(RETRAINS):
                 seat = night.seat().model_copy(update={"seed": night.seed + further})
                 given = snapshot.tokens, request, night.backbone, night.training, seat
                 models[f"retrain {further}"] = train_retrained(*given, paired=further == 0, retold=retold)
@@ -69,14 +71,24 @@ def measured(folder: Path) -> dict[str, Any]:
                         tokens = read_by(room, model, snapshot.rows, snapshot.examples, snapshot.tokens, night.prompt)
                     told = retold if tokens == snapshot.tokens or not retold else retell(snapshot.rows, request, tokens, night.prompt)
                     answers[name] = read_scores(room.store.open(score(model, tokens, request, ScoreRule(), night.seat(), told)), [SCORED])
-        test = {name: auc(groups["test"].labels, groups["test"].yes[SCORED]) for name, groups in answers.items()}
         gone = {name: groups["forgotten"].yes[SCORED] for name, groups in answers.items()}
-        distance = {name: float(numpy.abs(gone[name] - gone["retrain 0"]).mean()) for name in gone}
+        labels = answers["original"]["forgotten"].labels
+        retrains = [name for name in gone if name.startswith("retrain")]
+
+        def distance(name: str) -> float:
+            others = [gone[each] for each in retrains if each != name]
+            return float(numpy.abs(gone[name] - numpy.mean(others, axis=0)).mean())
+
+        def paired(name: str) -> float:
+            return float(numpy.abs(gone[name] - gone["retrain 0"]).mean())
+
         return {
-            "test_auc": test,
-            "residual": distance["nights"] / distance["original"],
-            "residual_of_another_retrain": distance["retrain 1"] / distance["original"],
-            "forgotten_rows": len(gone["nights"]),
+            "test_auc": {name: auc(groups["test"].labels, groups["test"].yes[SCORED]) for name, groups in answers.items()},
+            "forgotten_loss": {name: log_loss(labels, yes) for name, yes in gone.items()},
+            "residual": {name: paired(name) / paired("original") for name in gone},
+            # Of a Retrain, to the mean of the others.
+            "residual_to_mean_of_retrains": {name: distance(name) / distance("original") for name in gone},
+            "forgotten_rows": len(labels),
         }
 
     return dict(scored())

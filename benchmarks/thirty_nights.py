@@ -2,7 +2,7 @@
 
 `python -m benchmarks.thirty_nights [--nights 30] [--seed 0] [--workspace DIR] [--json FILE]`. Each night some people and single
 interactions ask to be forgotten; most nights are killed by SIGKILL at a random moment, some again while they are finished. What must
-hold is asserted after each night. At the end two Retrains are trained without all of them, from two seeds, on the first night's data.
+hold is asserted after each night. At the end four Retrains are trained without all of them, from four seeds, on the first night's data.
 """
 
 from __future__ import annotations

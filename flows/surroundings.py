@@ -44,6 +44,8 @@ def prepare(workspace: Path | None) -> Path:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # With a server it would write addresses of runs between the lines of our stdout.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         # Calls are repeated by ours, so that one that makes something is looked for before it is made again.

@@ -28,9 +28,9 @@ class NightShop:
         self.users = trained_users(console.workspace, console.last())
 
     @classmethod
-    def opened(cls, story: Path, place: Path) -> NightShop:
+    def opened(cls, story: Path, place: Path, **environment: str) -> NightShop:
         """A shop in a new workspace that takes what it can from a story's store."""
-        return cls(Console(copied(story, place)))
+        return cls(Console(copied(story, place), **environment))
 
     def ask(self, user: str, *items: str) -> str:
         """Hand a request in; returns its name."""
