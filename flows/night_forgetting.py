@@ -7,7 +7,7 @@ because the rows have gone already, the recommender is trained anew on what stay
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from e2urec_core.artifacts import Interactions
 from e2urec_core.data.forget import ForgetRule
@@ -21,6 +21,7 @@ from e2urec_core.methods.base import Method
 from e2urec_core.plugins import word
 from e2urec_core.settings import ScoreRule
 from e2urec_core.stages import facts
+from flows.night_training import judge_trained_anew
 from flows.nights import ANEW, Nightly, load_method
 from flows.releasing import Candidate, Judged, chapter, judge
 from flows.story import Prepared, forget
@@ -36,8 +37,6 @@ from tasks.promote import promote
 from tasks.prune import prune_rows, prune_tokens
 from tasks.retell import retell_changed
 from tasks.score import score
-from tasks.tokenise import tokenise, tokenise_like
-from tasks.train import train_original
 
 PROMOTED = "request promoted"
 
@@ -193,25 +192,11 @@ def _tried(night: Night, run: Nightly, prepared: Prepared, method: Method, name:
     run = run.model_copy(update={"method": method})
     champion = night.champion()
     if method.kind == ANEW:
-        return _trained_anew(run, prepared, name)
+        return judge_trained_anew(run, prepared, name)
     model, _ = forget(run, prepared)
     scores = score(model, prepared.tokens, prepared.request, ScoreRule(), run.seat(), prepared.retold)
     candidate = Candidate(model, "model", "model", method.kind, scores, base=champion.bundle, asked=name)
     return judge(run, prepared, candidate)
-
-
-def _trained_anew(run: Nightly, prepared: Prepared, name: str) -> Judged:
-    """Train on what stays, with a tokenizer of what stays, and judge it on all rows as it reads them."""
-    rows, examples = prepared.rows, prepared.examples
-    if not run.forget.nobody:
-        rows, examples = prune_rows(rows, examples, prepared.request)
-    tokens = tokenise(rows, examples, run.prompt, run.backbone)
-    model = train_original(tokens, run.backbone, run.training, run.seat())
-    # Whoever never saw the rows has forgotten them whatever a test says, so it is asked alone whether it recommends as well.
-    nobody = choose_forgotten(prepared.rows, prepared.examples, ForgetRule(nobody=True), run.seed)
-    told = replace(prepared, request=nobody, tokens=tokenise_like(tokens, prepared.rows, prepared.examples, run.prompt), retold=None)
-    scores = score(model, told.tokens, nobody, ScoreRule(), run.seat())
-    return judge(run, told, Candidate(model, "model", "model", "", scores, asked=name))
 
 
 def _release(night: Night, snapshot: Snapshot, judged: Judged, known: Sequence[Asked], name: str) -> None:

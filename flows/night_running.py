@@ -48,7 +48,9 @@ def run_nights(
         _tell_of_receipts(desk)
         settings = settings_of(desk, ladder, preset, flags)
         expired = [] if only_finish else requests.expire()
-        while _pending(requests, only_finish=only_finish) or (not done and not only_finish and _trains_anyway(desk, settings)):
+        while _pending(requests, only_finish=only_finish, first=not done) or (
+            not done and not only_finish and _trains_anyway(desk, settings)
+        ):
             from flows.nightly import nightly
 
             before = _states(requests)
@@ -113,10 +115,12 @@ def _states(requests: Requests) -> dict[str, str]:
     return {each.id: each.state for each in requests.requests()}
 
 
-def _pending(requests: Requests, *, only_finish: bool) -> bool:
+def _pending(requests: Requests, *, only_finish: bool, first: bool) -> bool:
     from e2urec_core.ledger.request_records import IN_FLIGHT
 
-    wanted = ("promoted", "purged") if only_finish else ("queued", *IN_FLIGHT)
+    wanted = {"promoted", "purged"} if only_finish else {"queued", *IN_FLIGHT}
+    # What the night before has left there waits until earlier versions are no longer retained.
+    wanted -= set() if first else {"promoted"}
     return any(each.state in wanted for each in requests.requests())
 
 

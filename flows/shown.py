@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+UNBROKEN = 1_000
+"""Columns for a table that goes into a file or a pipe."""
+
 
 def show_report(place: Path, name: str, *, as_json: bool) -> None:
     """Print the report of a run, a column a method."""
@@ -97,11 +100,17 @@ def show_difference(place: Path, name: str, *, as_json: bool) -> None:
 
 
 def print_table(rows: list[list[str]]) -> None:
-    """Print rows of texts as a table; the first is its head."""
+    """Print rows of texts as a table; the first is its head. Into a file or pipe, lines are as long as they are."""
+    import sys
+
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*rows[0], box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for number, head in enumerate(rows[0]):
+        # The first column names what the other commands are asked about, so it is never broken.
+        longest = max(len(row[number]) for row in rows)
+        table.add_column(head, overflow="fold", no_wrap=not number, min_width=None if number else longest)
     for row in rows[1:]:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)

@@ -29,12 +29,6 @@ def tokenise_as(work: Work, released: Bundle, rows: Interactions, examples: Exam
     return stages.tokenise_as(work.open(released), work.open(examples), work.open(rows), work.place)
 
 
-@stage("tokenise", writes=Tokens)
-def tokenise_like(work: Work, like: Tokens, rows: Interactions, examples: Examples, prompt: PromptRule) -> int:
-    """Write every prompt as token ids of the tokenizer of other tokens."""
-    return stages.retell(work.open(examples), work.open(rows), work.open(like), prompt, work.place)
-
-
 def read_by(room: Room, released: Bundle, rows: Interactions, examples: Examples, tokens: Tokens, prompt: PromptRule) -> Tokens:
     """The prompts as a released recommender reads them: `tokens`, written by `prompt`, where it reads them just so, else its own."""
     from e2urec_core.release.bundle import read_prompt_rule

@@ -30,6 +30,8 @@ class NightRule(Settings):
     """Most requests that one night takes; the others wait for the next."""
     always_train: bool = False
     """Whether this night trains anew on everything that stays, whatever is left of the budget."""
+    anew_seeds: int = Field(3, ge=1, le=32)
+    """Trainings from which a night that trains anew chooses, each from a seed of its own: the highest AUC on validation rows wins."""
     drift: DriftBudget = DriftBudget()
     """When a night trains anew."""
     kept: KeptRule = KeptRule()

@@ -176,9 +176,10 @@ def test_what_no_gate_passes_waits_and_leaves_everything_as_it_was(shop: NightSh
 
 def test_a_used_up_budget_trains_anew_on_what_is_left(shop: NightShop, first: dict[str, Any]) -> None:
     request = shop.ask(shop.users[9])
-    (night,) = shop.night("--night.drift.share", "0.01")
+    (night,) = shop.night("--night.drift.share", "0.01", "--night.anew-seeds", "2")
     assert shop.states()[request] == "certified"
     assert [each["method"] for each in night["attempts"]] == ["retrain"]
+    assert len([stage for stage in night["seconds"] if stage.startswith("train-original (seed ")]) == 2
     assert night["drift"]["nights"] == 0
     assert shop.console("models", "show", str(shop.champion()), "--json").json()["kind"] == "Original"
     assert shop.scan(shop.users[9]) == []
