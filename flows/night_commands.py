@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.flags import FLAGS, AsJson, Debug, Workspace
-from flows.nights import LADDER
+from flows.nights import LADDER, POLLUTION_LADDER
 from flows.surroundings import prepare
 
 
@@ -17,6 +17,9 @@ def nightly(
     ladder: Annotated[
         str, typer.Option("--ladder", help="Methods to try until one passes the gates, with commas; METHOD:KNOB=VALUE sets knobs.")
     ] = LADDER,
+    pollution_ladder: Annotated[
+        str, typer.Option("--pollution-ladder", help="The same for polluted data alone: all are made, the best on validation is taken.")
+    ] = POLLUTION_LADDER,
     preset: Annotated[str | None, typer.Option("--preset", help="Named settings that the methods start from, as for `unlearn`.")] = None,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Start though another night holds the workspace; that one can then do nothing more.")
@@ -29,7 +32,7 @@ def nightly(
     from flows.night_running import run_nights
 
     place = prepare(workspace)
-    _tell(place, *run_nights(place, ladder, preset, FLAGS, take_over=take_over), as_json=as_json)
+    _tell(place, *run_nights(place, ladder, preset, FLAGS, pollution_ladder=pollution_ladder, take_over=take_over), as_json=as_json)
 
 
 def erase(

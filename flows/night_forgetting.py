@@ -1,7 +1,8 @@
 """The first half of a night: from claimed requests to a champion that has forgotten them.
 
-Methods are tried in the order of the ladder until one passes every gate. Where the drift budget is used up, or a method cannot help
-because the rows have gone already, the recommender is trained anew on what stays, with a tokenizer of its own.
+Methods are tried in the order of the ladder until one passes every gate; for polluted data alone, all methods of another ladder are made
+before, and the best is taken. Where the drift budget is used up, or a method cannot help because the rows have gone already, the
+recommender is trained anew on what stays, with a tokenizer of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from e2urec_core.artifacts import Interactions
+from e2urec_core.artifacts import Bundle, Interactions
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.deletion.drift import Drift
 from e2urec_core.errors import BadRequest, Diverged, NightFailed, NotSolved
@@ -21,6 +22,7 @@ from e2urec_core.methods.base import Method
 from e2urec_core.plugins import word
 from e2urec_core.settings import ScoreRule
 from e2urec_core.stages import facts
+from flows.night_choosing import best, validation_auc
 from flows.night_training import judge_trained_anew
 from flows.nights import ANEW, Nightly, load_method
 from flows.releasing import Candidate, Judged, chapter, judge
@@ -49,11 +51,13 @@ class Tried:
         method: What was tried.
         passed: Whether every gate passed it.
         said: Why not; empty where it passed.
+        validation_auc: See `night_choosing.py`; None where candidates are not compared, or it did not pass.
     """
 
     method: str
     passed: bool
     said: str = ""
+    validation_auc: float | None = None
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Night:
         before: Bundle of the champion when it began.
         tried: What it has tried so far.
         erased: What it has erased, by kind of place.
+        validation_auc: Of the champion when it began, where candidates are compared.
     """
 
     run: Nightly
@@ -79,6 +84,7 @@ class Night:
     before: str = ""
     tried: list[Tried] = field(default_factory=list)
     erased: dict[str, int] = field(default_factory=dict)
+    validation_auc: float | None = None
 
     def champion(self) -> ReleaseRecord:
         """The release in production."""
@@ -140,38 +146,47 @@ def _carry(night: Night, snapshot: Snapshot, known: Sequence[Asked], remembered:
     prepared = Prepared(snapshot.rows, snapshot.examples, request, snapshot.tokens, bundle, retold)
     counts = facts(store.open(request))["counts"]
     missing = any(not found.counts[each.record.id] for each in remembered)
-    rungs = list(_rungs(night, snapshot, trained=counts.get("forgotten", 0), changed=counts.get("changed_training", 0), missing=missing))
-    if not rungs:
+    trained, changed = bool(counts.get("forgotten")), bool(counts.get("changed_training"))
+    # Methods need forgotten rows to work on; where these have gone, or only histories change, training anew is what is left.
+    anew = missing or (changed and not trained) or _is_due(night, snapshot)
+    if not (anew or trained):
         say("none of the rows was trained on: the champion stays")
         _advance(night, ids, champion.model, champion.bundle)
         return
-    judged = _first_to_pass(night, run, prepared, rungs, name)
+    polluted = bool(known) and all(each.record.reason == "pollution" for each in known)
+    judged = _best(night, run, prepared, bundle, name) if polluted and not anew else None
+    if judged is None:
+        rungs = [method for method in run.ladder if method.kind == ANEW] or [load_method(ANEW)] if anew else run.ladder
+        judged = next((passed for passed, _ in _passing(night, run, prepared, rungs, name)), None)
     if judged is None:
         night.requests.fail_back(ids, epoch=night.epoch)
         raise NightFailed(
-            f"none of {len(rungs)} attempts passed the gates, so {len(ids):,} requests wait for the next night",
+            f"none of {len(night.tried)} attempts passed the gates, so {len(ids):,} requests wait for the next night",
             facts={tried.method: tried.said for tried in night.tried},
             hint="read the verdicts in the report; `--ladder` names other methods, `--gates...` other bounds",
         )
     _release(night, snapshot, judged, known, name)
 
 
-def _rungs(night: Night, snapshot: Snapshot, *, trained: int, changed: int, missing: bool) -> Iterator[Method]:
-    """What is tried, in this order; nothing where no trained row is asked for."""
-    anew = next((method for method in night.run.ladder if method.kind == ANEW), None)
+def _is_due(night: Night, snapshot: Snapshot) -> bool:
     spent = night.drift(snapshot).spent(night.run.night.drift)
     if spent:
         say(f"the drift budget is used up ({', '.join(spent)}): the recommender is trained anew")
-    # Methods need forgotten rows to work on; where these have gone, or only histories change, training anew is what is left.
-    alone = missing or (changed and not trained) or spent or night.run.night.always_train
-    if alone:
-        yield anew or load_method(ANEW)
-    elif trained:
-        yield from night.run.ladder
+    return bool(spent) or night.run.night.always_train
 
 
-def _first_to_pass(night: Night, run: Nightly, prepared: Prepared, rungs: Sequence[Method], name: str) -> Judged | None:
-    for number, method in enumerate(rungs, 1):
+def _best(night: Night, run: Nightly, prepared: Prepared, champion: Bundle, name: str) -> Judged | None:
+    """The best of the ladder for polluted data, on validation rows; None where none passes the gates."""
+    night.validation_auc = validation_auc(run, prepared, champion, "champion")
+    return best(night.validation_auc, list(_passing(night, run, prepared, run.pollution_ladder, name, compared=True)))
+
+
+def _passing(
+    night: Night, run: Nightly, prepared: Prepared, rungs: Sequence[Method], name: str, *, compared: bool = False
+) -> Iterator[tuple[Judged, float | None]]:
+    """Those that pass the gates, in the order of the ladder, with their validation AUC where they are compared."""
+    for method in rungs:
+        number = len(night.tried) + 1
         with chapter(f"try {number}" if number > 1 else ""):
             try:
                 judged = _tried(night, run, prepared, method, name)
@@ -181,11 +196,12 @@ def _first_to_pass(night: Night, run: Nightly, prepared: Prepared, rungs: Sequen
                 continue
         verdict = releases.read_verdict(night.room, judged.verdict)
         releases.show_verdict(night.room, verdict)
-        night.tried.append(Tried(word(method.kind), verdict.passed, "; ".join(verdict.reasons())))
+        value = validation_auc(run, prepared, judged.bundle, f"try {number}") if compared and verdict.passed else None
+        night.tried.append(Tried(word(method.kind), verdict.passed, "; ".join(verdict.reasons()), value))
         if verdict.passed:
-            return judged
-        say(f"{word(method.kind)} was refused: {'; '.join(verdict.reasons())}")
-    return None
+            yield judged, value
+        else:
+            say(f"{word(method.kind)} was refused: {'; '.join(verdict.reasons())}")
 
 
 def _tried(night: Night, run: Nightly, prepared: Prepared, method: Method, name: str) -> Judged:

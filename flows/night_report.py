@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def _document(night: Night) -> NightDocument:
         requests=tuple(_line(each, receipts) for each in mine),
         waiting=sum(each.state == "queued" and each not in mine for each in everything),
         overdue=sum(each.state not in CLOSED and each.due_at < now for each in everything),
-        attempts=tuple(Attempt(method=each.method, passed=each.passed, said=each.said) for each in night.tried),
+        attempts=tuple(Attempt(**asdict(each)) for each in night.tried),
+        validation_auc=night.validation_auc,
         champion=champion.registry_version or 0,
         promoted=champion.bundle != night.before,
         verdict=VerdictDocument.model_validate(champion.verdict) if champion.bundle != night.before else None,

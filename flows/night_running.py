@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2urec_core.errors import NoChampion, WorkspaceBusy
+from flows.nights import POLLUTION_LADDER
 from tasks._progress import say
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ LOCK = "nightly.lock"
 
 
 def run_nights(
-    place: Path, ladder: str, preset: str | None, flags: Mapping[str, str], *, take_over: bool = False, only_finish: bool = False
+    place: Path,
+    ladder: str,
+    preset: str | None,
+    flags: Mapping[str, str],
+    *,
+    pollution_ladder: str = POLLUTION_LADDER,
+    take_over: bool = False,
+    only_finish: bool = False,
 ) -> tuple[list[str], int]:
     """Finish what is unfinished, then carry out what is pending; returns the names of the runs, and how many requests have expired.
 
@@ -29,6 +37,7 @@ def run_nights(
         ladder: Methods to try, with commas between them.
         preset: Named settings that the methods start from.
         flags: Settings by name.
+        pollution_ladder: As `ladder`, for nights of polluted data alone.
         take_over: Whether to pass by another night that holds the workspace.
         only_finish: Whether to erase and certify what is promoted, and nothing else.
 
@@ -46,7 +55,7 @@ def run_nights(
         requests = Requests(desk.ledger)
         requests.verify()
         _tell_of_receipts(desk)
-        settings = settings_of(desk, ladder, preset, flags)
+        settings = settings_of(desk, ladder, preset, flags, pollution_ladder)
         expired = [] if only_finish else requests.expire()
         while _pending(requests, only_finish=only_finish, first=not done) or (
             not done and not only_finish and _trains_anyway(desk, settings)
@@ -60,7 +69,7 @@ def run_nights(
     return done, len(expired)
 
 
-def settings_of(desk: Desk, ladder: str, preset: str | None, flags: Mapping[str, str]) -> Nightly:
+def settings_of(desk: Desk, ladder: str, preset: str | None, flags: Mapping[str, str], pollution_ladder: str = POLLUTION_LADDER) -> Nightly:
     """The settings of a night, which begin with those of the champion's training.
 
     Raises:
@@ -74,7 +83,7 @@ def settings_of(desk: Desk, ladder: str, preset: str | None, flags: Mapping[str,
             "there is no champion in this workspace yet, so there is nothing that could forget",
             hint="make the first one: `e2urec train DATASET BACKBONE`, such as `e2urec train sample tiny-t5`",
         )
-    return build_nightly(snapshot.settings, ladder, preset, flags)
+    return build_nightly(snapshot.settings, ladder, preset, flags, pollution_ladder)
 
 
 def _snapshot(desk: Desk) -> Snapshot | None:

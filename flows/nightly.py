@@ -14,7 +14,7 @@ from flows.night_erasing import close_unknown, erase, finish
 from flows.night_forgetting import Night, forget_them, train_anew
 from flows.night_report import write_night
 from flows.night_shadow import measure_shadow
-from flows.nights import LADDER, Nightly
+from flows.nights import LADDER, POLLUTION_LADDER, Nightly
 from flows.releasing import open_desk
 from flows.rooms import open_room
 from tasks._journal import place_of
@@ -118,7 +118,11 @@ def _in(records: Iterable[RequestRecord], *states: str) -> list[RequestRecord]:
 
 @flow(name="scheduled night", persist_result=False)
 def scheduled(
-    workspace: str = "workspace", ladder: str = LADDER, preset: str | None = None, settings: dict[str, str] | None = None
+    workspace: str = "workspace",
+    ladder: str = LADDER,
+    preset: str | None = None,
+    settings: dict[str, str] | None = None,
+    pollution_ladder: str = POLLUTION_LADDER,
 ) -> list[str]:
     """What a schedule runs: `e2urec nightly` as a deployment. Returns the names of the runs.
 
@@ -127,7 +131,8 @@ def scheduled(
         ladder: Methods to try, with commas between them.
         preset: Named settings that the methods start from.
         settings: Further settings by name, such as `night.retention-hours`.
+        pollution_ladder: As `ladder`, for nights of polluted data alone.
     """
     from flows.night_running import run_nights
 
-    return run_nights(place_of(workspace), ladder, preset, settings or {})[0]
+    return run_nights(place_of(workspace), ladder, preset, settings or {}, pollution_ladder=pollution_ladder)[0]

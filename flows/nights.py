@@ -20,9 +20,13 @@ from flows.runs import FAMILIES, Run, changed, filled
 # The first rung's knobs are those that cost many nights in a row the least for what they forget (LOG.md).
 GENTLE = "e2urec:suppression=4;centring=log_softmax;least-retained=1024;training.learning-rate=1e-3"
 LADDER = f"{GENTLE},e2urec:suppression=8;least-retained=1024,undial:strength=2,retrain"
+# Of polluted users: all are made, and the best on validation rows is taken. Forgetting alone, and learning what stays.
+POLLUTION_LADDER = (
+    "undial:strength=2,simnpo,retain-only:rows=all;num-copies=3;training.num-epochs=4;training.batch-size=32;training.learning-rate=0.001"
+)
 ANEW = "retrain"
 # What the champion was trained with stays as it was; whoever wants it otherwise trains another one.
-FIXED = ("dataset", "backbone", "ingest", "history", "prompt", "split", "forget", "release", "ladder", "method")
+FIXED = ("dataset", "backbone", "ingest", "history", "prompt", "split", "forget", "release", "ladder", "pollution-ladder", "method")
 
 
 class Nightly(Run):
@@ -30,13 +34,18 @@ class Nightly(Run):
 
     ladder: tuple[SerializeAsAny[Method], ...] = Field(min_length=1)
     """Methods in the order in which they are tried until one passes the gates; `retrain` trains anew on what stays."""
+    pollution_ladder: tuple[SerializeAsAny[Method], ...] = Field(min_length=1)
+    """Methods that are all made where every request is of polluted data; of those that pass the gates the best on validation is taken, else
+    the other ladder is gone down."""
     night: NightRule = NightRule()
     """How nights go."""
     requests: RequestRule = RequestRule()
     """How requests are treated."""
 
 
-def build_nightly(settings: Mapping[str, Any], ladder: str, preset: str | None, flags: Mapping[str, str]) -> Nightly:
+def build_nightly(
+    settings: Mapping[str, Any], ladder: str, preset: str | None, flags: Mapping[str, str], pollution_ladder: str = POLLUTION_LADDER
+) -> Nightly:
     """The settings of a night on the champion's.
 
     Args:
@@ -44,6 +53,7 @@ def build_nightly(settings: Mapping[str, Any], ladder: str, preset: str | None, 
         ladder: Methods with commas between them; METHOD:KNOB=VALUE sets knobs.
         preset: Named settings that the methods start from.
         flags: By name, such as `night.retention-hours` or `gates.utility.auc-fall`.
+        pollution_ladder: As `ladder`, for nights of polluted data alone.
 
     Raises:
         BadSetting: A word, flag or value that the settings do not admit.
@@ -60,12 +70,17 @@ def build_nightly(settings: Mapping[str, Any], ladder: str, preset: str | None, 
             )
     plain = {name: value for name, value in settings.items() if name in Run.model_fields and name != "forget"}
     members = {family: type(getattr(Run.model_validate(plain), family)) for family in FAMILIES}
-    methods = tuple(_rung(name.strip(), plain, members, preset) for name in ladder.split(",") if name.strip())
-    if not methods:
-        raise BadSetting("`--ladder` names 0 methods", hint=f"such as `--ladder {LADDER}`")
+    methods, of_pollution = (
+        tuple(_rung(name.strip(), plain, members, preset) for name in told.split(",") if name.strip())
+        for told in (ladder, pollution_ladder)
+    )
+    for name, rungs, such in (("ladder", methods, LADDER), ("pollution-ladder", of_pollution, POLLUTION_LADDER)):
+        if not rungs:
+            raise BadSetting(f"`--{name}` names 0 methods", hint=f"such as `--{name} {such}`")
     # Each method keeps as many retained rows as it draws, which is little where few rows are forgotten.
     plain["cache"] = {**plain["cache"], "retained_per_forgotten": None}
-    told = plain | {"method": methods[0].canonical(), "ladder": [method.canonical() for method in methods]}
+    ladders = {"ladder": methods, "pollution_ladder": of_pollution}
+    told = plain | {"method": methods[0].canonical()} | {name: [rung.canonical() for rung in rungs] for name, rungs in ladders.items()}
     return filled(Nightly, told, {**members, "method": type(methods[0])}, flags)
 
 

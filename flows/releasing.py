@@ -81,7 +81,8 @@ def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
         held: tuple[Model, Scores, str] = original, candidate.scores, candidate.beside
     else:
         stored = desk.bundle_of(champion)
-        held = stored, _scored(run, prepared, stored), "model"
+        with chapter("champion"):
+            held = stored, score_released(run, prepared, stored), "model"
     scored = [("candidate", candidate.scores, candidate.name), ("champion", *held[1:])]
     for number in range(len(candidate.retrained)):
         role, name = ("further", f"retrain_{number}") if number else ("retrain", "retrain")
@@ -92,6 +93,21 @@ def judge(run: Run, prepared: Prepared, candidate: Candidate) -> Judged:
     asked = () if run.forget.nobody else (candidate.asked or prepared.request.digest,)
     made = _bundle(run, prepared, candidate, verdict, _requests(desk, base, asked))
     return Judged(candidate, verdict, made, base, champion.bundle if champion else "")
+
+
+def score_released(run: Run, prepared: Prepared, released: Bundle, rule: ScoreRule | None = None) -> Scores:
+    """A release's scores on the run's rows, each written and tokenised as it was trained to read them.
+
+    Args:
+        run: Its prompt and its seat.
+        prepared: The rows and the request.
+        released: Who is scored; calls itself `model` in the scores.
+        rule: Which groups of rows; without it, those that gates look at.
+    """
+    tokens = read_by(ROOM.get(), released, prepared.rows, prepared.examples, prepared.tokens, run.prompt)
+    same = tokens is prepared.tokens or prepared.retold is None
+    retold = prepared.retold if same else retell(prepared.rows, prepared.request, tokens, run.prompt)
+    return score(released, tokens, prepared.request, rule or ScoreRule(), run.seat(), retold)
 
 
 def release(run: Run, prepared: Prepared, judged: Judged) -> None:
@@ -111,15 +127,6 @@ def release(run: Run, prepared: Prepared, judged: Judged) -> None:
     )
     if run.release.then == "promote" and verdict.passed and made.registry_version is not None:
         promote(desk, made.registry_version)
-
-
-def _scored(run: Run, prepared: Prepared, champion: Bundle) -> Scores:
-    """The champion's scores on the run's rows, each written and tokenised as the champion was trained to read it."""
-    with chapter("champion"):
-        tokens = read_by(ROOM.get(), champion, prepared.rows, prepared.examples, prepared.tokens, run.prompt)
-        same = tokens is prepared.tokens or prepared.retold is None
-        retold = prepared.retold if same else retell(prepared.rows, prepared.request, tokens, run.prompt)
-        return score(champion, tokens, prepared.request, ScoreRule(), run.seat(), retold)
 
 
 def _bundle(run: Run, prepared: Prepared, candidate: Candidate, verdict: Verdict, requests: tuple[str, ...]) -> Bundle:

@@ -14,7 +14,7 @@ def render(night: NightDocument) -> str:
     gates = [(row[0].replace("_", " "), *row[1:]) for row in night.verdict.table()] if night.verdict else []
     tables = [
         ("Drift budget", ("What", "Value", "Budget", "Used"), wording.budget_table(night)),
-        ("Attempts", ("Method", "Gates", "Why"), wording.attempts_table(night)),
+        ("Attempts", ("Method", "Gates", "Validation AUC", "Why"), wording.attempts_table(night)),
         ("Gates of the new champion", tuple(word.capitalize() for word in gates[0]) if gates else (), gates[1:]),
         ("Requests", ("Request", "Scope", "State", "Due, UTC", "Receipt"), wording.requests_table(night)),
         ("Erased", ("What", "How many"), wording.erased_table(night)),

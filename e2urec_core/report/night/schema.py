@@ -22,6 +22,8 @@ class Attempt(Settings):
     """Whether every gate passed it."""
     said: str
     """Why not; empty where it passed."""
+    validation_auc: float | None = Field(None, ge=0, le=1)
+    """AUC on validation rows of users who stay; null where candidates are not compared, or it did not pass."""
 
 
 class RequestLine(Settings):
@@ -54,6 +56,8 @@ class NightDocument(Settings):
     """Requests that are open after the time by which they must be done."""
     attempts: tuple[Attempt, ...]
     """What was tried, in order."""
+    validation_auc: float | None = Field(None, ge=0, le=1)
+    """The same of the champion when the night began; null where candidates are not compared."""
     champion: int
     """Version of the registered model that is in production after the night."""
     promoted: bool
@@ -76,6 +80,12 @@ class NightDocument(Settings):
     def counted(self, *states: str) -> int:
         """Requests of this night in one of these states."""
         return sum(request.state in states for request in self.requests)
+
+    @property
+    def best(self) -> Attempt | None:
+        """Of the compared attempts, the one that was taken: the first of those with the best validation AUC; None where none is."""
+        told = [each for each in self.attempts if each.validation_auc is not None]
+        return max(told, key=lambda each: each.validation_auc or 0.0, default=None)
 
     def to_json(self, text: str) -> str:
         """The document as JSON, with the sentences that stand on the page."""

@@ -38,7 +38,7 @@ def headline(night: NightDocument) -> str:
 
 def sentences(night: NightDocument) -> list[str]:
     """What else must be known."""
-    told = []
+    told = _on_pollution(night)
     if kept := night.counted("promoted"):
         told.append(
             f"{counted(kept, 'request')} of this night are forgotten, but not certified yet: earlier versions, or data, are still there."
@@ -55,6 +55,20 @@ def sentences(night: NightDocument) -> list[str]:
     return told
 
 
+def _on_pollution(night: NightDocument) -> list[str]:
+    """Whether the recommender is better without polluted data, on rows that nobody was trained on and no candidate is reported by."""
+    before, best = night.validation_auc, night.best
+    if before is None or best is None or best.validation_auc is None:
+        return []
+    among = f"`{best.method}` is the best of {counted(sum(each.passed for each in night.attempts), 'candidate')} that passed the gates"
+    if best.validation_auc > before:
+        return [f"Without the polluted data the AUC on validation rows rose from {shown(before)} to {shown(best.validation_auc)}: {among}."]
+    return [
+        f"Without the polluted data the AUC on validation rows is {shown(best.validation_auc)}, and was {shown(before)}: {among}, and none "
+        "is better than the champion before. The data are gone all the same, because somebody asked."
+    ]
+
+
 def budget_table(night: NightDocument) -> Lines:
     """How much of the drift budget is used: what, value, budget, share used."""
     used = night.drift.used(night.budget)
@@ -69,8 +83,8 @@ def budget_table(night: NightDocument) -> Lines:
 
 
 def attempts_table(night: NightDocument) -> Lines:
-    """What was tried: method, outcome, reasons."""
-    return [(each.method, "passed" if each.passed else "refused", each.said or "–") for each in night.attempts]
+    """What was tried: method, outcome, AUC on validation rows, reasons."""
+    return [(each.method, "passed" if each.passed else "refused", shown(each.validation_auc), each.said or "–") for each in night.attempts]
 
 
 def requests_table(night: NightDocument) -> Lines:
