@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.flags import FLAGS, AsJson, Debug, Workspace
 from flows.nights import LADDER, POLLUTION_LADDER
 from flows.surroundings import prepare
+
+if TYPE_CHECKING:
+    from flows.night_running import Nights
 
 
 def nightly(
@@ -32,7 +35,7 @@ def nightly(
     from flows.night_running import run_nights
 
     place = prepare(workspace)
-    _tell(place, *run_nights(place, ladder, preset, FLAGS, pollution_ladder=pollution_ladder, take_over=take_over), as_json=as_json)
+    _tell(place, run_nights(place, ladder, preset, FLAGS, pollution_ladder=pollution_ladder, take_over=take_over), as_json=as_json)
 
 
 def erase(
@@ -51,17 +54,23 @@ def erase(
         return
     from flows.night_running import run_nights
 
-    _tell(place, *run_nights(place, LADDER, None, FLAGS, take_over=take_over, only_finish=True), as_json=as_json)
+    _tell(place, run_nights(place, LADDER, None, FLAGS, take_over=take_over, only_finish=True), as_json=as_json)
 
 
-def _tell(place: Path, runs: list[str], expired: int, *, as_json: bool) -> None:
-    told = [json.loads((place / "reports" / run / "night.json").read_text()) for run in runs]
+def _tell(place: Path, nights: Nights, *, as_json: bool) -> None:
+    told = [json.loads((place / "reports" / run / "night.json").read_text()) for run in nights.runs]
     if as_json:
-        print(json.dumps({"nights": told, "expired": expired}, indent=2, allow_nan=False))
-        return
-    if expired:
-        print(f"{expired:,} requests were rejected: nobody had verified them in time")
-    if not told:
+        print(json.dumps({"nights": told, "expired": nights.expired}, indent=2, allow_nan=False))
+    else:
+        _print_nights(place, told, nights)
+    if nights.failed is not None:
+        raise nights.failed
+
+
+def _print_nights(place: Path, told: list[dict[str, Any]], nights: Nights) -> None:
+    if nights.expired:
+        print(f"{nights.expired:,} requests were rejected: nobody had verified them in time")
+    if not told and nights.failed is None:
         print("nothing is pending")
     for night in told:
         print(night["text"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2urec_core.errors import NoChampion, WorkspaceBusy
+from e2urec_core.errors import NightFailed, NoChampion, WorkspaceBusy
+from e2urec_core.ledger.request_records import IN_FLIGHT
 from flows.nights import POLLUTION_LADDER
 from tasks._progress import say
 
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
 LOCK = "nightly.lock"
 
 
+@dataclass
+class Nights:
+    """What a command has done.
+
+    Args:
+        runs: Names of the runs that ended well.
+        expired: Requests that were rejected because nobody had verified them in time.
+        failed: Why the first of the nights failed, in which no method passed the gates.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    expired: int = 0
+    failed: NightFailed | None = None
+
+
 def run_nights(
     place: Path,
     ladder: str,
@@ -29,8 +46,8 @@ def run_nights(
     pollution_ladder: str = POLLUTION_LADDER,
     take_over: bool = False,
     only_finish: bool = False,
-) -> tuple[list[str], int]:
-    """Finish what is unfinished, then carry out what is pending; returns the names of the runs, and how many requests have expired.
+) -> Nights:
+    """Finish what is unfinished, then carry out what is pending, each request once.
 
     Args:
         place: The workspace's folder.
@@ -45,28 +62,35 @@ def run_nights(
         WorkspaceBusy: Another night holds the workspace.
         DamagedLedger: The ledger's tables are not what its history says.
         NoChampion: There is nothing that could forget yet.
-        NightFailed: No method passed the gates.
     """
     from e2urec_core.ledger.requests import Requests
     from tasks._desk import Desk
 
     with alone(place, take_over=take_over):
-        desk, done = Desk.of(place, "nightly"), list[str]()
+        desk, nights = Desk.of(place, "nightly"), Nights()
         requests = Requests(desk.ledger)
         requests.verify()
         _tell_of_receipts(desk)
         settings = settings_of(desk, ladder, preset, flags, pollution_ladder)
-        expired = [] if only_finish else requests.expire()
-        while _pending(requests, only_finish=only_finish, first=not done) or (
-            not done and not only_finish and _trains_anyway(desk, settings)
-        ):
+        nights.expired = 0 if only_finish else len(requests.expire())
+        wanted, failed = {"promoted", "purged"} if only_finish else {"queued", *IN_FLIGHT}, set[str]()
+        due = not only_finish and _trains_anyway(desk, settings)
+        while due or any(each.state in wanted and each.id not in failed for each in requests.requests()):
+            # Prefect is not imported where nothing is pending.
             from flows.nightly import nightly
 
             before = _states(requests)
-            done.append(nightly(settings, str(place), only_finish=only_finish))
+            try:
+                nights.runs.append(nightly(settings, str(place), only_finish=only_finish))
+            except NightFailed as error:
+                # Others may pass where these have not; what has failed is not asked of this command again.
+                nights.failed = nights.failed or error
+                failed |= {each for each, (_, attempts) in _states(requests).items() if each in before and attempts > before[each][1]}
             if _states(requests) == before:
                 break
-    return done, len(expired)
+            # What is promoted now waits until earlier versions are no longer retained.
+            due, wanted = False, wanted - {"promoted"}
+    return nights
 
 
 def settings_of(desk: Desk, ladder: str, preset: str | None, flags: Mapping[str, str], pollution_ladder: str = POLLUTION_LADDER) -> Nightly:
@@ -120,17 +144,8 @@ def _trains_anyway(desk: Desk, settings: Nightly) -> bool:
     return is_due(desk, champion, snapshot, settings.night)
 
 
-def _states(requests: Requests) -> dict[str, str]:
-    return {each.id: each.state for each in requests.requests()}
-
-
-def _pending(requests: Requests, *, only_finish: bool, first: bool) -> bool:
-    from e2urec_core.ledger.request_records import IN_FLIGHT
-
-    wanted = {"promoted", "purged"} if only_finish else {"queued", *IN_FLIGHT}
-    # What the night before has left there waits until earlier versions are no longer retained.
-    wanted -= set() if first else {"promoted"}
-    return any(each.state in wanted for each in requests.requests())
+def _states(requests: Requests) -> dict[str, tuple[str, int]]:
+    return {each.id: (each.state, each.attempts) for each in requests.requests()}
 
 
 @contextmanager

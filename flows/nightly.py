@@ -135,4 +135,7 @@ def scheduled(
     """
     from flows.night_running import run_nights
 
-    return run_nights(place_of(workspace), ladder, preset, settings or {}, pollution_ladder=pollution_ladder)[0]
+    nights = run_nights(place_of(workspace), ladder, preset, settings or {}, pollution_ladder=pollution_ladder)
+    if nights.failed is not None:
+        raise nights.failed
+    return nights.runs

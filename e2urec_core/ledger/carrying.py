@@ -31,6 +31,8 @@ class Carrying:
         """Give a run what is queued, those due first, under a new epoch; what comes in from now on waits for the next run.
 
         Of more users than the rule's share of all, only requests that a person has approved are claimed; the others then wait for one.
+        What has failed before is claimed apart from what has not, and by halves, so that one that no method can carry out does not hold
+        up the others for long. What was carried out before a rollback is in every claim: without it no champion can follow.
 
         Args:
             run: Name of the run.
@@ -42,7 +44,7 @@ class Carrying:
             allowed = max(1, math.floor(self.rule.approval_share * num_users))
             claimed: list[Values] = []
             users: set[str] = set()
-            for row in book.in_states(["queued"]):
+            for row in _together(book):
                 if len(claimed) == limit:
                     break
                 if not row["approved"]:
@@ -210,3 +212,12 @@ class Carrying:
                         book.refuse_known_again(row)
                     book.carry(row, to, epoch=epoch, run=run, **noted)
             return [record(row) for row in rows]
+
+
+def _together(book: Book) -> list[Values]:
+    """The queued requests that one night takes."""
+    queued = book.in_states(["queued"])
+    fewest = min((row["attempts"] for row in queued), default=0)
+    first = [row["id"] for row in queued if row["attempts"] == fewest]
+    chosen = {*first[: math.ceil(len(first) / 2)]} if fewest else {*first}
+    return [row for row in queued if row["id"] in chosen or book.was_promoted(row)]

@@ -401,6 +401,28 @@ def test_the_release_that_was_replaced_by_a_rollback_may_be_promoted_again(reque
     assert (line.champion, requests.request(made.id).state) == (digest(2), "queued")
 
 
+def test_what_has_failed_is_tried_by_halves_and_apart_from_what_is_new(requests: Requests) -> None:
+    made = [each.id for each in requests.add_all([ask(str(number)) for number in range(6)], "command")]
+
+    def claimed() -> list[str]:
+        claim = requests.claim("night", num_users=MANY)
+        names = [each.id for each in claim.requests]
+        requests.fail_back([name for name in names if name == made[4]] and names, epoch=claim.epoch)
+        return names
+
+    # The fifth is what no method can carry out; whoever is claimed beside it fails, too.
+    assert claimed() == made
+    fresh = requests.add(ask("fresh"), "command").id
+    assert claimed() == [fresh]
+    assert claimed() == made[:3]
+    assert claimed() == made[3:5]
+    assert claimed() == made[5:]
+    assert claimed() == made[3:4]
+    assert claimed() == made[4:5]
+    assert {requests.request(name).state for name in (*made[:4], made[5], fresh)} == {"claimed"}
+    assert requests.request(made[4]).state == "needs_human"
+
+
 def test_what_was_carried_out_once_can_no_longer_be_stopped(requests: Requests) -> None:
     (made,), epoch = forgotten_by_a_champion(requests, "7")
     roll_back(requests)

@@ -143,8 +143,12 @@ class Night(RuleBasedStateMachine):
         users: set[str] = set()
         claimed = []
         # They are due in the order in which they came in.
-        for name, each in self.asked.items():
-            if each.state != "queued" or len(claimed) == limit:
+        queued = {name: each for name, each in self.asked.items() if each.state == "queued"}
+        fewest = min((each.attempts for each in queued.values()), default=0)
+        first = [name for name, each in queued.items() if each.attempts == fewest]
+        first = first[: (len(first) + 1) // 2] if fewest else first
+        for name, each in queued.items():
+            if not (name in first or each.once) or len(claimed) == limit:
                 continue
             each.epoch = self.epoch
             if each.approved or each.user in users or len(users) < max(1, num_users // 2):
