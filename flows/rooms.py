@@ -15,6 +15,7 @@ from e2urec_core.plugins import word
 from e2urec_core.settings import Settings
 from e2urec_core.store import Store
 from flows.runs import Run
+from flows.surroundings import quiet_others
 from tasks._journal import Journal, here, place_of
 from tasks._room import CHAPTER, ROOM, Execution, Mode, Room, StoryEnds
 from tasks._tracking import Tracker
@@ -33,6 +34,8 @@ def open_room(settings: Settings, words: Sequence[str], workspace: str | Path | 
     Raises:
         StorageFailed: The workspace cannot be written.
     """
+    # A flow run of a worker has not come through the command.
+    quiet_others()
     place = place_of(workspace)
     store = Store(place / "store")
     journal = Journal.start(place / "runs", "-".join(map(word, words)), settings.canonical())

@@ -23,6 +23,32 @@ _PREPARED: list[Path] = []
 _SET: dict[str, str] = {}
 
 
+QUIET_PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
+QUIET_OTHERS = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # With a server it would write addresses of runs between the lines of our stdout.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # Calls are repeated by ours, so that one that makes something is looked for before it is made again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
 def prepare(workspace: Path | None) -> Path:
     """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
     from e2urec_core.store import Store
@@ -35,42 +61,29 @@ def prepare(workspace: Path | None) -> Path:
     if (fault := _no_room(place)) is not None:
         raise fault
     end_orphans(place / "prefect")
-    quiet = {
-        "PREFECT_HOME": str(place / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # With a server it would write addresses of runs between the lines of our stdout.
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # Calls are repeated by ours, so that one that makes something is looked for before it is made again.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "GX_ANALYTICS_ENABLED": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "PYTHONWARNINGS": "ignore",
-    }
-    for name, value in quiet.items():
-        # What an earlier command of this process has set is not what somebody asked for.
-        if os.environ.get(name) in (None, _SET.get(name)):
-            os.environ[name] = _SET[name] = value
-    import logging
-    import warnings
-
-    warnings.simplefilter("ignore")
-    # Prefect sends warnings to the log; those of other packages are no news to our users.
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    _set_environment({"PREFECT_HOME": str(place / "prefect"), **QUIET_PREFECT})
+    quiet_others()
     # Without this, a terminated command would leave Prefect's in-process server behind.
     signal.signal(signal.SIGTERM, _leave)
     return place
+
+
+def quiet_others() -> None:
+    """Set what MLflow, Great Expectations and the hub's client read when they are imported; a worker's flow runs do so, too."""
+    import logging
+    import warnings
+
+    _set_environment(QUIET_OTHERS)
+    warnings.simplefilter("ignore")
+    # Prefect sends warnings to the log; those of other packages are no news to our users.
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def _set_environment(environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        # What an earlier command of this process has set is not what somebody asked for.
+        if os.environ.get(name) in (None, _SET.get(name)):
+            os.environ[name] = _SET[name] = value
 
 
 def storage_fault(error: Exception) -> UserError | None:
