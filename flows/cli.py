@@ -14,6 +14,7 @@ import typer
 
 from e2urec_core.errors import BadSetting, UserError
 from flows.data_commands import app as data_commands
+from flows.doctor_command import doctor
 from flows.finding import find_polluted
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
@@ -42,6 +43,7 @@ app.command(name="find-polluted")(find_polluted)
 app.command()(nightly)
 app.command()(erase)
 app.command()(scan)
+app.command()(doctor)
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 

@@ -175,10 +175,15 @@ class Journal:
 
 def all_runs(folder: Path) -> list[RunRecord]:
     """Every readable run of a workspace, oldest first."""
+    return [record.as_it_is() for record in recorded_runs(folder)]
+
+
+def recorded_runs(folder: Path) -> list[RunRecord]:
+    """The same, as they were recorded: one that was killed says that it is running."""
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            records.append(RunRecord.model_validate_json(path.read_bytes()).as_it_is())
+            records.append(RunRecord.model_validate_json(path.read_bytes()))
         except ValidationError:
             continue
     return sorted(records, key=lambda record: (record.started_at, record.run))

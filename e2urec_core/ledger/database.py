@@ -191,15 +191,28 @@ def _engine(place: Path | str) -> tuple[str, Engine]:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
         return str(place), engine
+    return server_engine(place)
+
+
+def server_engine(address: str, **connect: Any) -> tuple[str, Engine]:
+    """The URL of a PostgreSQL database without its password, and an engine for it.
+
+    Args:
+        address: The URL.
+        connect: What the driver is told beside it.
+
+    Raises:
+        BadSetting: It is not one of PostgreSQL, or its driver is not installed.
+    """
     hint = "name it as in `postgresql+psycopg://name:password@host/database`, or leave it out for a file in the workspace"
     try:
-        url = make_url(place)
+        url = make_url(address)
         shown = url.render_as_string(hide_password=True)
         if url.get_backend_name() != "postgresql":
             raise BadSetting(f"the ledger's database is PostgreSQL or a file, not {url.get_backend_name()}", hint=hint)
-        return shown, create_engine(url, poolclass=NullPool, isolation_level="READ COMMITTED", hide_parameters=True)
-    except ArgumentError as error:
-        raise BadSetting("the ledger's address is not the URL of a database", hint=hint) from error
+        return shown, create_engine(url, poolclass=NullPool, isolation_level="READ COMMITTED", hide_parameters=True, connect_args=connect)
+    except (ArgumentError, ValueError):
+        raise BadSetting("the ledger's address is not the URL of a database", hint=hint) from None
     except ModuleNotFoundError as error:
         raise BadSetting(
             f"the driver `{error.name}` of the ledger's database is not installed", hint="install `e2urec[postgres]`"

@@ -47,7 +47,7 @@ ENGINES = {
     "great_expectations": ["data_contracts/expectations.py"],
     "cleanlab": ["e2urec_core/pollution/quality.py"],
     "sqlalchemy": [
-        *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "migrating", "releases", "replay", "schema")),
+        *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "looking", "migrating", "releases", "replay", "schema")),
         *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "subjects", "suppressions")),
         *MIGRATIONS,
         "e2urec_core/receipts/witness.py",
@@ -80,10 +80,13 @@ SLOW = (
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
+    "flows/doctor_command.py",
     "flows/night_commands.py",
     *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "scan_command", "shown", "surroundings")),
     "tasks/_journal.py",
 ]
+# The doctor answers where they are broken, or cannot be imported at all.
+QUICK += sorted(str(path) for path in FILES if path.parts[:2] == ("flows", "health"))
 # A stage file is refused before anything slow is loaded.
 QUICK += ["e2urec_core/run.py", "e2urec_core/stage_file.py", "e2urec_core/settings.py", "e2urec_core/errors.py"]
 # The commands that ask the ledger import it at their top, and open it where they need it.
