@@ -98,7 +98,7 @@ def test_a_process_that_sleeps_inside_a_transaction_is_put_out_and_refused_when_
     releases = releases_at(url)
     registered(releases, 1)
     registered(releases, 2)
-    monkeypatch.setattr(database, "_SETTINGS", ("idle_in_transaction_session_timeout = '200ms'",))
+    monkeypatch.setattr(database, "_SETTINGS", ("idle_in_transaction_session_timeout = '1500ms'",))
 
     def late() -> None:
         try:
