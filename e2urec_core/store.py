@@ -4,7 +4,8 @@ No file format notices a flipped bit by itself, so the store trusts none. Beside
 key gave, so that an equal stage is not run twice.
 
     objects/<kind>/<digest>/   manifest.json and the files it lists
-    keys/<stage key>.json      the handle that this key gave, and what it took
+    keys/<stage key>.json      what this key was made of, the handle that it gave, and what it took
+    code/<digest>.json         the files of the code that stage keys tell by this digest
     tmp/                       half-written work; swept when its process is gone
 """
 
@@ -20,27 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field
-
 from e2urec_core.artifacts import KINDS, Artifact, canonical_json, digest_of, file_digest
 from e2urec_core.errors import DamagedArtifact, StorageFailed
-from e2urec_core.settings import Settings
+from e2urec_core.stage_record import StageRecord
 
 A = TypeVar("A", bound=Artifact)
 MANIFEST = "manifest.json"
-
-
-class StageRecord(Settings):
-    """What a stage key gave, and what that took."""
-
-    stage: str
-    """Name of the stage."""
-    kind: str
-    """Kind of the artifact."""
-    handle: dict[str, Any]
-    """The artifact's handle."""
-    seconds: float = Field(ge=0)
-    """Wall-clock time of the stage when it was run."""
 
 
 class Store:
@@ -169,6 +155,22 @@ class Store:
             return StageRecord.model_validate(noted["record"]) if digest_of(noted["record"]) == noted["sha256"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def keep_code(self, digest: str, files: Mapping[str, str]) -> None:
+        """Note the digests of the files of code whose own digest is `digest`; what is noted already stays."""
+        place = self.root / "code" / f"{digest}.json"
+        if not place.exists():
+            with storage_errors(self.root):
+                place.parent.mkdir(exist_ok=True, mode=0o700)
+                write_whole(place, canonical_json(files))
+
+    def code(self, digest: str) -> dict[str, str] | None:
+        """The files of the code of this digest, each with its own; None where they were never noted, or cannot be read."""
+        try:
+            files = json.loads((self.root / "code" / f"{digest}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return files if isinstance(files, dict) and digest_of(files) == digest else None
 
     def _move_in(self, place: Path, handle: Artifact) -> None:
         target = self._folder(handle)

@@ -15,6 +15,7 @@ import typer
 from e2urec_core.errors import BadSetting, UserError
 from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
+from flows.explain_command import DryRun, explain, show_dry_run
 from flows.finding import find_polluted
 from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
 from flows.models_commands import app as models_commands
@@ -44,6 +45,7 @@ app.command()(nightly)
 app.command()(erase)
 app.command()(scan)
 app.command()(doctor)
+app.command()(explain)
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
@@ -63,6 +65,7 @@ def unlearn(
     processes: Scalar = None,
     precision: Scalar = None,
     execution: Scalar = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
     show_help: Annotated[bool, typer.Option("--help", help="Show this message and the settings of the words.")] = False,
@@ -79,6 +82,9 @@ def unlearn(
         raise BadSetting(f"{len(missing)} of 3 words are missing: {' '.join(missing)}", hint="e2urec unlearn sample tiny-t5 e2urec")
     _add_scalars(seed, device, threads, processes, precision, execution)
     run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
+    if dry_run:
+        show_dry_run(run, "unlearn", workspace, as_json=as_json)
+        return
     place = prepare(workspace)
     run.dataset.fingerprint()
     run.backbone.fingerprint()
@@ -100,6 +106,7 @@ def train(
     processes: Scalar = None,
     precision: Scalar = None,
     execution: Scalar = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -109,6 +116,9 @@ def train(
     _add_scalars(seed, device, threads, processes, precision, execution)
     words = {"dataset": dataset, "backbone": backbone, "method": "original"}
     run = build_run(words, preset, {"release.then": "promote", **FLAGS, "forget.nobody": "true"})
+    if dry_run:
+        show_dry_run(run, "train", workspace, as_json=as_json)
+        return
     place = prepare(workspace)
     run.dataset.fingerprint()
     run.backbone.fingerprint()
@@ -136,6 +146,7 @@ def compare(
     device: Scalar = None,
     threads: Scalar = None,
     precision: Scalar = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -145,6 +156,9 @@ def compare(
     _add_scalars(seed, device, threads, None, precision, None)
     given = {"seeds": seeds, "budget": budget, "tuning_seed": tuning_seed, "parallel": parallel}
     plan = build_comparison({"dataset": dataset, "backbone": backbone}, methods, preset, FLAGS, given)
+    if dry_run:
+        show_dry_run(plan, "compare", workspace, as_json=as_json)
+        return
     place = prepare(workspace)
     plan.run.dataset.fingerprint()
     plan.run.backbone.fingerprint()
@@ -169,24 +183,14 @@ def stage(
     debug: Debug = False,
 ) -> None:
     """Run one stage of an earlier run again, with changed settings if any are given, and say which later stages are now stale."""
-    from flows.runs import STAGES, Run, change_run
+    from flows.runs import STAGES, change_run, run_of
     from tasks._journal import Journal, place_of
 
     if name not in STAGES:
         raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
     journal = Journal.open(place_of(workspace) / "runs", run)
     _add_scalars(seed, device, threads, processes, precision, execution)
-    if "methods" in journal.record.settings:
-        raise BadSetting(
-            f"`{run}` is a comparison, whose stages belong to several runs",
-            hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
-        )
-    if strange := sorted(journal.record.settings.keys() - Run.model_fields.keys()):
-        raise BadSetting(
-            f"`{run}` is no run of `unlearn` or `train`: it has settings of its own ({', '.join(strange)})",
-            hint="run its own command again: whatever has not changed is taken from the store",
-        )
-    changed = change_run(Run.model_validate(journal.record.settings), FLAGS)
+    changed = change_run(run_of(run, journal.record.settings), FLAGS)
     place = prepare(workspace)
     from flows.stage import rerun_stage
 
@@ -258,7 +262,8 @@ def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:
     from flows.runs import FAMILIES, Run, build_run
 
     print(
-        "usage: e2urec unlearn DATASET BACKBONE METHOD [--preset NAME] [--workspace DIR] [--json] [--debug] [--section.field VALUE ...]\n"
+        "usage: e2urec unlearn DATASET BACKBONE METHOD [--preset NAME] [--workspace DIR] [--dry-run] [--json] [--debug] "
+        "[--section.field VALUE ...]\n"
     )
     for name, base in FAMILIES.items():
         print(f"{name + 's':<10} {', '.join(map(word, kinds(base.package)))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
@@ -57,13 +57,17 @@ def compare(plan: Comparison, workspace: str = "workspace") -> str:
     words = ("compare", plan.run.dataset.kind, plan.run.backbone.kind)
     with open_room(plan, words, workspace) as room, Pool(plan.parallel) as pool:
         room.pool = pool
-        seeds = (plan.tuning.seed, *plan.reported)
-        prepared = dict(zip(seeds, _side_by_side(plan, [(f"seed {seed}", _prepare(plan, seed)) for seed in seeds]), strict=True))
-        poles = _poles(plan, prepared)
-        taking, methods = _chosen(plan, prepared[plan.tuning.seed], poles[plan.tuning.seed])
-        report = _report(plan, prepared, poles, taking, _unlearned(plan, prepared, methods))
-        hand_out_comparison(room, report)
+        hand_out_comparison(room, tell(plan))
         return room.journal.record.run
+
+
+def tell(plan: Comparison) -> Report:
+    """The stages of every seed and method; each is taken from the store where it was run before."""
+    seeds = (plan.tuning.seed, *plan.reported)
+    prepared = dict(zip(seeds, _side_by_side(plan, [(f"seed {seed}", _prepare(plan, seed)) for seed in seeds]), strict=True))
+    poles = _poles(plan, prepared)
+    taking, methods = _chosen(plan, prepared[plan.tuning.seed], poles[plan.tuning.seed])
+    return _report(plan, prepared, poles, taking, _unlearned(plan, prepared, methods))
 
 
 def _prepare(plan: Comparison, seed: int) -> Callable[[], Prepared]:
@@ -224,9 +228,13 @@ def _side_by_side(plan: Comparison, jobs: Sequence[tuple[str, Callable[[], T]]])
         CHAPTER.set(chapter)
         return job()
 
-    with ThreadPoolExecutor(plan.parallel, thread_name_prefix="stages") as threads:
+    foreseen = ROOM.get().foresight is not None
+    with ThreadPoolExecutor(1 if foreseen else plan.parallel, thread_name_prefix="stages") as threads:
         waiting = [threads.submit(copy_context().run, run, chapter, job) for chapter, job in jobs]
         try:
+            if foreseen:
+                # Where one job cannot be foreseen to its end, the others can.
+                wait(waiting)
             return [future.result() for future in waiting]
         finally:
             for future in waiting:

@@ -14,6 +14,7 @@ from e2urec_core.errors import UnknownRun
 from e2urec_core.plugins import word
 from e2urec_core.settings import Settings
 from e2urec_core.store import Store
+from e2urec_core.store_to_read import StoreToRead
 from flows.runs import Run
 from flows.surroundings import quiet_others
 from tasks._journal import Journal, here, place_of
@@ -110,7 +111,7 @@ def settled(run: Run, workspace: str | Path | None) -> Run:
     onto = run.ingest.onto
     if not onto:
         return run
-    store = Store(place_of(workspace) / "store")
+    store = StoreToRead(place_of(workspace) / "store")
     stored = store.all(Interactions)
     if onto == "latest":
         of_the_same = (handle for handle in stored if read_counts(store.open(handle, apart_from=PARTS))["dataset"] == run.dataset.kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
@@ -138,6 +138,25 @@ def change_run(run: Run, flags: Mapping[str, str]) -> Run:
     """`run` with flags applied."""
     members = {family: type(getattr(run, family)) for family in FAMILIES}
     return changed(run.canonical(), members, flags)
+
+
+def run_of(name: str, settings: Mapping[str, Any]) -> Run:
+    """The settings of an earlier run of `unlearn` or `train`.
+
+    Raises:
+        BadSetting: It was a run of another command.
+    """
+    if "methods" in settings:
+        raise BadSetting(
+            f"`{name}` is a comparison, whose stages belong to several runs",
+            hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
+        )
+    if strange := sorted(settings.keys() - Run.model_fields.keys()):
+        raise BadSetting(
+            f"`{name}` is no run of `unlearn` or `train`: it has settings of its own ({', '.join(strange)})",
+            hint="run its own command again: whatever has not changed is taken from the store",
+        )
+    return Run.model_validate(settings)
 
 
 def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> Run:

@@ -23,7 +23,7 @@ from tasks._room import ROOM
 from tasks.cache_logits import cache_original_logits, cache_teacher_logits
 from tasks.forget import choose_forgotten
 from tasks.ingest import ingest
-from tasks.retell import retell_changed
+from tasks.retell import retell, retell_changed
 from tasks.split import split_by_time
 from tasks.tokenise import tokenise
 from tasks.train import train_augmented, train_original, train_retrained, train_shards
@@ -57,9 +57,16 @@ def prepare(run: Run) -> Prepared:
     examples = split_by_time(rows, run.history, run.split, run.seed)
     request = choose_forgotten(rows, examples, run.forget, run.seed)
     tokens = tokenise(rows, examples, run.prompt, run.backbone)
-    retold = retell_changed(rows, request, tokens, run.prompt)
+    retold = _retold(run, rows, request, tokens)
     original = train_original(tokens, run.backbone, run.training, run.seat())
     return Prepared(rows, examples, request, tokens, original, retold)
+
+
+def _retold(run: Run, rows: Interactions, request: ForgetRequest, tokens: Tokens) -> Retold | None:
+    if ROOM.get().awaits(request):
+        # What the request changes cannot be read yet; one for whole users changes no row that stays.
+        return retell(rows, request, tokens, run.prompt) if run.forget.names_interactions_in else None
+    return retell_changed(rows, request, tokens, run.prompt)
 
 
 def forget(run: Run, prepared: Prepared) -> tuple[Unlearned, Augmented | None]:

@@ -61,11 +61,16 @@ def prepare(workspace: Path | None) -> Path:
     if (fault := _no_room(place)) is not None:
         raise fault
     end_orphans(place / "prefect")
-    _set_environment({"PREFECT_HOME": str(place / "prefect"), **QUIET_PREFECT})
-    quiet_others()
+    quieten(place / "prefect")
     # Without this, a terminated command would leave Prefect's in-process server behind.
     signal.signal(signal.SIGTERM, _leave)
     return place
+
+
+def quieten(prefect_home: Path) -> None:
+    """Set what other packages read from the environment when imported; Prefect makes the folder `prefect_home` if it is not there."""
+    _set_environment({"PREFECT_HOME": str(prefect_home), **QUIET_PREFECT})
+    quiet_others()
 
 
 def quiet_others() -> None:

@@ -8,7 +8,7 @@ from e2urec_core.settings import ScoreRule
 from flows.releasing import Candidate, judge, release
 from flows.rooms import open_room, settled
 from flows.runs import Run
-from flows.story import prepare
+from flows.story import Prepared, prepare
 from tasks.score import score
 
 
@@ -17,8 +17,14 @@ def train(run: Run, workspace: str = "workspace") -> str:
     """Train a recommender and release it: ingest, split, tokenise, train, score, verdict, bundle. Returns the run's name."""
     run = settled(run, workspace)
     with open_room(run, ("train", run.dataset.kind, run.backbone.kind), workspace, run.execution) as room:
-        prepared = prepare(run)
-        scores = score(prepared.original, prepared.tokens, prepared.request, ScoreRule(), run.seat())
+        prepared, candidate = tell(run)
         if run.release.then != "nothing":
-            release(run, prepared, judge(run, prepared, Candidate(prepared.original, "model", "model", "", scores)))
+            release(run, prepared, judge(run, prepared, candidate))
         return room.journal.record.run
+
+
+def tell(run: Run) -> tuple[Prepared, Candidate]:
+    """The stages up to the scores in their order; returns what the recommender was made of, and the recommender."""
+    prepared = prepare(run)
+    scores = score(prepared.original, prepared.tokens, prepared.request, ScoreRule(), run.seat())
+    return prepared, Candidate(prepared.original, "model", "model", "", scores)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from e2urec_core.artifacts import Artifact
 from e2urec_core.deletion.removal import folder_of, remove
@@ -15,6 +15,9 @@ from e2urec_core.store import Store
 from tasks._journal import Journal
 from tasks._pool import Pool
 from tasks._tracking import Tracker
+
+if TYPE_CHECKING:
+    from tasks._foresight import Foresight
 
 A = TypeVar("A", bound=Artifact)
 Mode = Literal["use", "force", "recorded", "compare"]
@@ -44,6 +47,7 @@ class Room:
         execution: Whether stages that train or score run in this process, or each in one of its own.
         pool: Processes that take turns at such stages; without one, `execution` decides.
         stale: Labels of the stages that were found stale.
+        foresight: Where it is there, no stage is run: each is looked up, and what would become of it is noted.
         guard: Raises `Fenced` where another run has taken over; asked around everything that is published.
     """
 
@@ -55,6 +59,7 @@ class Room:
     execution: Execution = "inline"
     pool: Pool | None = None
     stale: list[str] = field(default_factory=list)
+    foresight: Foresight | None = None
     guard: Callable[[], None] = nobody_else
 
     def publish(self, kind: type[A], place: Path, *, parents: tuple[str, ...], rows: int, made_by: str) -> A:
@@ -72,6 +77,10 @@ class Room:
             raise
         return handle
 
+    def awaits(self, handle: Artifact) -> bool:
+        """Whether an artifact is only foreseen, and would have to be made first."""
+        return self.foresight is not None and self.foresight.awaits(handle)
+
     @property
     def reports(self) -> Path:
         """Folder of this run's report."""
@@ -84,4 +93,4 @@ CHAPTER: ContextVar[str] = ContextVar("chapter", default="")
 
 
 class StoryEnds(BaseException):
-    """A later stage of a run has never been reached, so a rerun of an earlier one has nothing more to compare."""
+    """What comes next cannot be told: a rerun has come to a stage that was never reached, or a foreseen artifact would have to be read."""

@@ -10,12 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +21,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from e2urec_core.artifacts import Artifact, digest_of, file_digest
-from e2urec_core.data.suppressed import Suppressed
+from e2urec_core.artifacts import Artifact, digest_of
 from e2urec_core.errors import ProcessDied, StorageFailed, UnknownRun, UserError
-from e2urec_core.settings import Seat, Settings
-from e2urec_core.store import StageRecord
+from e2urec_core.settings import Seat
+from e2urec_core.stage_record import StageRecord
 from tasks import _gate
 from tasks._journal import StageEntry
+from tasks._keys import code_files, key_parts
 from tasks._progress import progress, say
 from tasks._room import CHAPTER, ROOM, Room, StoryEnds
 from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
@@ -38,11 +35,6 @@ from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
 A = TypeVar("A", bound=Artifact)
 
 RETRIES, FIRST_DELAY_S = 2, 2
-PACKAGES = ("torch", "accelerate", "transformers", "tokenizers", "peft", "safetensors", "polars", "pyarrow", "numpy", "scikit-learn")
-# What only draws and words the report does not change what other stages give.
-REPORT_STAGES = ("evaluate", "report", "compare", "verdict", "diff")
-# What only shows a source to people: no stage uses it.
-PAGES_OF_DATA = "data_page"
 
 
 @dataclass
@@ -115,7 +107,7 @@ def stage(
         writes: Kind of the artifact it gives.
         aside: Arguments that do not change what it gives, such as measured times; they stay out of the key.
         cleansed: Arguments from which the stage carries nothing of the forgotten over, so that what it gives may outlive them: their
-            digests are in the key, but not among the parents, which erasure follows.
+            digests are in the key, but neither in its record nor among the parents, which erasure follows.
         label: Tells apart several runs of the stage in one pipeline run, from its arguments.
     """
 
@@ -128,8 +120,11 @@ def stage(
             room = ROOM.get()
             given = bound_to.bind(*args, **kwargs).arguments
             title = (label(given) if label else name) + (f" ({chapter})" if (chapter := CHAPTER.get()) else "")
-            key = stage_key(name, writes, {argument: value for argument, value in given.items() if argument not in aside})
-            mode = room.mode(name)
+            decisive = {argument: value for argument, value in given.items() if argument not in aside}
+            parts = key_parts(name, writes, decisive)
+            if room.foresight is not None:
+                return room.foresight.look(title, writes, decisive, parts)
+            key, mode = digest_of(parts), room.mode(name)
             if mode in ("recorded", "compare"):
                 return _recorded(room, title, key, writes, compare=mode == "compare")
 
@@ -140,7 +135,7 @@ def stage(
                     handle = _take(room, title, key, writes, known)
                     made.append(handle)
                     return Completed(name="Cached", message=f"{title} was taken from the store: {handle.kind} {handle.short}", data=handle)
-                made.append(_run(room, title, key, writes, body, given, cleansed))
+                made.append(_run(room, title, parts, writes, body, given, cleansed))
                 return made[-1]
 
             once = task(
@@ -164,50 +159,6 @@ def stage(
     return wrap
 
 
-def stage_key(name: str, writes: type[Artifact], given: Mapping[str, Any]) -> str:
-    """Digest of everything that decides what a stage gives: inputs, rules, code, versions."""
-    return digest_of(
-        {
-            "stage": name,
-            "writes": writes.kind,
-            "given": {argument: _plain(value) for argument, value in given.items()},
-            "code": _code_digest(name in REPORT_STAGES),
-            "versions": {package: version(package) for package in PACKAGES},
-            "python": sys.version_info[:2],
-        }
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Artifact | Suppressed):
-        return value.digest
-    if isinstance(value, Settings):
-        keyed = getattr(value, "keyed", value.canonical)
-        told = keyed()
-        fingerprint = getattr(value, "fingerprint", None)
-        return {**told, "fingerprint": fingerprint()} if fingerprint else told
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-@lru_cache
-def _code_digest(with_report: bool) -> str:
-    import data_contracts
-    import e2urec_core
-
-    digests = []
-    for package in (e2urec_core, data_contracts):
-        root = Path(str(package.__file__)).parent
-        files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".html"))
-        digests += [
-            [str(path.relative_to(root)), file_digest(path)]
-            for path in files
-            if PAGES_OF_DATA not in path.relative_to(root).parts and (with_report or "report" not in path.relative_to(root).parts)
-        ]
-    return digest_of(digests)
-
-
 def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord) -> A:
     handle = writes.model_validate(known.handle)
     say(f"{title:<18} cached      {handle.kind} {handle.short}")
@@ -219,8 +170,15 @@ def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord)
 
 
 def _run(
-    room: Room, title: str, key: str, writes: type[A], body: Callable[..., int], given: Mapping[str, Any], cleansed: Sequence[str]
+    room: Room,
+    title: str,
+    parts: Mapping[str, Any],
+    writes: type[A],
+    body: Callable[..., int],
+    given: Mapping[str, Any],
+    cleansed: Sequence[str],
 ) -> A:
+    key = digest_of(parts)
     room.journal.note(title, StageEntry(state="running", key=key))
     checkpoints = room.store.root / "checkpoints" / key
     started = time.perf_counter()
@@ -234,7 +192,11 @@ def _run(
             parents = tuple(sorted({handle.digest for handle in _handles(made_from)}))
             handle = room.publish(writes, place, parents=parents, rows=rows, made_by=title)
             seconds = time.perf_counter() - started
-            room.store.remember(key, StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
+            room.store.keep_code(parts["code"], code_files(parts["stage"]))
+            # What was erased later is named by nothing that outlives it.
+            kept = {**parts, "given": {argument: value for argument, value in parts["given"].items() if argument not in cleansed}}
+            told = StageRecord(stage=title, kind=writes.kind, handle=handle.canonical(), seconds=seconds, parts=kept)
+            room.store.remember(key, told)
             metrics.final({"seconds": seconds, "rows": float(rows)})
             tags |= {STATE_TAG: "completed", DIGEST_TAG: handle.digest}
     except OSError as error:

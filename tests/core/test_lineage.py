@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from e2urec_core.artifacts import Artifact, Bundle, Examples, Interactions, Original, Scores
 from e2urec_core.deletion.lineage import made_from
 from e2urec_core.deletion.removal import drop_keys, drop_unfinished, everything, folder_of, remove, strange_folders
-from e2urec_core.store import StageRecord, Store
+from e2urec_core.stage_record import StageRecord
+from e2urec_core.store import Store
 
 
 def of(kind: type[Artifact], name: str, *parents: str) -> Artifact:

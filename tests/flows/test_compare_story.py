@@ -54,6 +54,34 @@ def test_every_seed_has_its_poles_its_floor_and_every_method(told: tuple[Answer,
 
 
 @pytest.mark.slow
+def test_a_told_comparison_would_be_taken_from_the_store_as_a_whole(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
+    for command in (("explain", told[1]["run"]), (*FLAGS, "--dry-run")):
+        answer = console(*command, "--json")
+        assert answer.code == 0, answer.stderr
+        stages = answer.json()["stages"]
+        assert {each["state"] for each in stages} == {"stored"}
+        assert {each["stage"] for each in stages} == set(states(told[1]))
+
+
+@pytest.mark.slow
+def test_a_changed_comparison_is_foreseen_up_to_the_choice_of_knobs(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
+    answer = console(*FLAGS, "--augment.learning-rate", "0.0004", "--dry-run", "--json")
+    assert answer.code == 0, answer.stderr
+    found = {each["stage"]: each for each in answer.json()["stages"]}
+    assert {found[f"train-original (seed {seed})"]["state"] for seed in (0, 1, 5)} == {"stored"}
+    # Every try of every method is asked for, though the first that would run ends the choice.
+    assert {found[f"unlearn (undial, try {number})"]["state"] for number in (1, 2)} == {"stored"}
+    for number in (1, 2):
+        augmented = found[f"train-augmented (e2urec, try {number})"]
+        assert augmented["state"] == "run"
+        assert "augment.learning_rate" in {reason["name"] for reason in augmented["reasons"]}
+    assert answer.json()["ends_at"] == "score (e2urec, try 1)"
+    refused = console("explain", told[1]["run"], "--augment.learning-rate", "0.0004")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("BadSetting: `--augment.learning-rate` is refused: the settings of a comparison are not changed here")
+
+
+@pytest.mark.slow
 def test_a_choice_sees_no_test_row_and_no_reported_seed(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
     import pyarrow.parquet as pq
 

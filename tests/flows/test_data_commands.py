@@ -258,12 +258,12 @@ def test_the_page_is_no_part_of_the_keys_of_stages(tmp_path: Path, monkeypatch: 
     import shutil
 
     import e2urec_core
-    from tasks import _stage
+    from tasks import _keys
 
     copy = tmp_path / "e2urec_core"
     shutil.copytree(Path(str(e2urec_core.__file__)).parent, copy)
     monkeypatch.setattr(e2urec_core, "__file__", str(copy / "__init__.py"))
-    digest = _stage._code_digest.__wrapped__
+    digest = _keys._code_files.__wrapped__
     before = [digest(with_report) for with_report in (True, False)]
     for name in ("contract.html", "wording.py"):
         (copy / "data_page" / name).write_text("changed")

@@ -81,6 +81,7 @@ SLOW = (
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
     "flows/doctor_command.py",
+    "flows/explain_command.py",
     "flows/night_commands.py",
     *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "scan_command", "shown", "surroundings")),
     "tasks/_journal.py",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2urec_core.artifacts import Examples, Original, Retrained, Tokens
+from e2urec_core.artifacts import Examples, Original, Retrained, Tokens, digest_of
 from e2urec_core.backbones.causal_lm import CausalLm
 from e2urec_core.data.forget import ForgetRule
 from e2urec_core.datasets.ml_1m import Ml1m
@@ -20,9 +20,13 @@ from e2urec_core.datasets.sample import Sample
 from e2urec_core.methods.e2urec import E2URec
 from e2urec_core.settings import EngineRule, Lora, Seat, Training
 from flows.runs import build_run
-from tasks._stage import stage_key
+from tasks._keys import key_parts
 
 EXAMPLES = Examples(digest="1" * 64)
+
+
+def stage_key(name: str, writes: Any, given: dict[str, Any]) -> str:
+    return digest_of(key_parts(name, writes, given))
 
 
 def key(name: str = "train-original", writes: Any = Original, **given: Any) -> str:
@@ -131,10 +135,10 @@ def test_the_bytes_of_the_file_of_users_to_forget_count(tmp_path: Path) -> None:
 
 
 def test_the_core_s_code_counts_and_that_of_the_report_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks import _stage
+    from tasks import _keys
 
     digests = {True: "whole", False: "without the report"}
-    monkeypatch.setattr(_stage, "_code_digest", digests.__getitem__)
+    monkeypatch.setattr(_keys, "_code_digest", digests.__getitem__)
     before = {name: key(name) for name in ("ingest", "unlearn", "evaluate", "report")}
     digests[True] = "another page"
     assert {name for name in before if key(name) != before[name]} == {"evaluate", "report"}
@@ -143,25 +147,26 @@ def test_the_core_s_code_counts_and_that_of_the_report_only_where_it_is_used(mon
 
 
 def test_the_code_digest_sees_the_report_only_when_asked() -> None:
-    from tasks._stage import _code_digest
+    from tasks._keys import _code_digest
 
     assert len({_code_digest(True), _code_digest(False)}) == 2
 
 
 def test_the_versions_of_packages_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks import _stage
+    from tasks import _keys
 
     before = key()
-    told = _stage.version
-    monkeypatch.setattr(_stage, "version", lambda package: "0.0" if package == "torch" else told(package))
+    told = _keys.version
+    monkeypatch.setattr(_keys, "version", lambda package: "0.0" if package == "torch" else told(package))
     assert key() != before
 
 
 def test_the_key_is_the_same_in_a_process_with_another_order_of_sets() -> None:
     program = (
         "from e2urec_core.artifacts import Original\nfrom e2urec_core.datasets.sample import Sample\n"
-        "from e2urec_core.methods.e2urec import E2URec\nfrom tasks._stage import stage_key\n"
-        "print(stage_key('x', Original, {'dataset': Sample(), 'method': E2URec()}))"
+        "from e2urec_core.methods.e2urec import E2URec\nfrom tasks._keys import key_parts\n"
+        "from e2urec_core.artifacts import digest_of\n"
+        "print(digest_of(key_parts('x', Original, {'dataset': Sample(), 'method': E2URec()})))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment).stdout.strip()
