@@ -35,7 +35,7 @@ def explain(
     from tasks._journal import Journal, all_runs, place_of
 
     place = place_of(workspace)
-    runs = all_runs(place / "runs") if name == LAST else []
+    runs = [each for each in all_runs(place / "runs") if _is_explained(each)] if name == LAST else []
     record = Journal.open(place / "runs", runs[-1].run if runs else name).record.as_it_is()
     foresight = _foreseen(*_story_of(record), place, record)
     stages = [each for each in foresight.stages if stage in (None, each.stage, each.stage.split(" ")[0])]
@@ -46,6 +46,13 @@ def explain(
         _print(record.run, stages, foresight.ends_at)
     else:
         _show(stages)
+
+
+def _is_explained(record: RunRecord) -> bool:
+    """Whether a run was one of `unlearn`, `train` or `compare`; the others have settings of their own."""
+    from flows.runs import Run
+
+    return "methods" in record.settings or record.settings.keys() <= Run.model_fields.keys()
 
 
 def _story_of(record: RunRecord) -> tuple[Plan, Story]:

@@ -63,6 +63,12 @@ class Registry:
         """
         from mlflow.artifacts import download_artifacts
 
+        if not self.holds(version):
+            raise BadRelease(
+                f"version {version} of `{self.name}` is no longer there: it was erased, or somebody deleted it",
+                facts={"bundle": bundle.short},
+                hint="`e2urec models list` shows the versions that are there",
+            )
         target = place / "fetched"
         target.mkdir()
         try:

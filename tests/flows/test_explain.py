@@ -144,10 +144,13 @@ def test_in_a_workspace_that_is_not_there_everything_would_run_and_none_is_made(
 
 def test_a_run_of_another_command_is_refused(console: Console) -> None:
     runs = console.workspace / "runs"
-    record: dict[str, Any] = json.loads(next(runs.glob("*.json")).read_text())
-    (runs / "a-night.json").write_text(json.dumps({**record, "run": "a-night", "settings": {"night": {}}}))
+    record: dict[str, Any] = max((json.loads(each.read_text()) for each in runs.glob("*.json")), key=lambda each: each["started_at"])
+    later = {"run": "a-night", "settings": {"night": {}}, "started_at": "9999-01-01T00:00:00+00:00"}
+    (runs / "a-night.json").write_text(json.dumps({**record, **later}))
     answer = console("explain", "a-night")
+    by_last = console("explain", "last", "--json")
     (runs / "a-night.json").unlink()
+    assert json.loads(by_last.stdout)["run"] == record["run"], "`last` passes over what it cannot explain"
     assert answer.code == 2
     assert answer.stderr.startswith("BadSetting: `a-night` is no run of `unlearn` or `train`: it has settings of its own (night)")
 

@@ -144,6 +144,14 @@ def test_what_comes_back_from_the_registry_is_verified(shelf: Shelf, fault: Any,
     assert list((shelf.place / "store" / "tmp").iterdir()) == []
 
 
+def test_a_version_that_was_erased_is_not_called_a_fault_of_the_server(shelf: Shelf) -> None:
+    bundle = shelf.bundle(b"forgotten")
+    version = shelf.register(bundle)
+    shelf.tracker.client.delete_model_version("shop", str(version))
+    with pytest.raises(BadRelease, match=f"version {version} of `shop` is no longer there: it was erased"):
+        shelf.fetched(version, bundle)
+
+
 def test_a_bundle_that_the_store_lost_comes_back_from_the_registry(shelf: Shelf) -> None:
     bundle = shelf.bundle(b"lost and found")
     version = shelf.register(bundle)
