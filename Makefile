@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-long lint smoke bench gpu-bench clean
+.PHONY: demo test test-long lint smoke serve stop bench gpu-bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
@@ -29,6 +29,13 @@ lint: .venv/ready
 # The real MovieLens rows, where they lie beside the project.
 smoke: .venv/ready
 	.venv/bin/e2urec unlearn ml-1m tiny-t5 e2urec --dataset.path ../shared/data/ml-1m-tail --preset smoke
+
+# A Prefect server, an MLflow server and workers on this machine; see docs/deployments.md.
+serve: .venv/ready
+	.venv/bin/e2urec serve
+
+stop: .venv/ready
+	.venv/bin/e2urec stop
 
 # Every benchmark in its quick form; see benchmarks/README.md.
 bench: .venv/ready

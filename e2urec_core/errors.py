@@ -152,6 +152,10 @@ class BadReceipt(UserError):
     """A receipt, or a chain of receipts, that is not what was signed."""
 
 
+class ServiceFailed(UserError):
+    """A server or worker that `e2urec serve` starts, and that does not come up or does not do what it is told."""
+
+
 class WorkspaceBusy(UserError):
     """Another run works on what this one needs for itself."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ModelWrapValidatorHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core.core_schema import CoreSchema, union_schema
 
 
 class Settings(BaseModel):
@@ -40,6 +42,18 @@ class Plugin(Settings):
             member: Plugin = load(cls.package, str(data["kind"])).model_validate(data)
             return member
         return handler(data)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Of a family: any of its members, so that a form shows their knobs; of a member: its fields, and its `kind` as it must be."""
+        kind = cls.model_fields["kind"].default
+        if kind == "":
+            from e2urec_core.plugins import kinds, load
+
+            return handler(union_schema([load(cls.package, name).__pydantic_core_schema__ for name in kinds(cls.package)]))
+        told = handler(core_schema)
+        handler.resolve_ref_schema(told)["properties"]["kind"] = {"const": kind, "default": kind, "type": "string"}
+        return told
 
 
 class Training(Settings):

@@ -23,6 +23,7 @@ from flows.night_commands import erase, nightly
 from flows.receipt_commands import app as receipt_commands
 from flows.requests_commands import app as requests_commands
 from flows.scan_command import scan
+from flows.serving_command import serve, stop
 from flows.surroundings import prepare, storage_fault
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
@@ -46,6 +47,8 @@ app.command()(erase)
 app.command()(scan)
 app.command()(doctor)
 app.command()(explain)
+app.command()(serve)
+app.command()(stop)
 
 Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
@@ -171,7 +174,7 @@ def compare(
 @app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="Stage, such as `unlearn`.")],
-    run: Annotated[str, typer.Option("--run", help="Run whose stage is run again.")],
+    run: Annotated[str, typer.Option("--run", help="Run whose stage is run again, or `last`.")],
     workspace: Workspace = None,
     seed: Scalar = None,
     device: Scalar = None,
@@ -183,19 +186,20 @@ def stage(
     debug: Debug = False,
 ) -> None:
     """Run one stage of an earlier run again, with changed settings if any are given, and say which later stages are now stale."""
-    from flows.runs import STAGES, change_run, run_of
-    from tasks._journal import Journal, place_of
+    from flows.runs import STAGES, change_run, open_run, run_of
 
     if name not in STAGES:
         raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
-    journal = Journal.open(place_of(workspace) / "runs", run)
+    record = open_run(workspace, run).record
     _add_scalars(seed, device, threads, processes, precision, execution)
-    changed = change_run(run_of(run, journal.record.settings), FLAGS)
+    # Before Prefect is started, which takes seconds.
+    change_run(run_of(record.run, record.settings), FLAGS)
     place = prepare(workspace)
-    from flows.stage import rerun_stage
+    from flows.stages import FLOWS
 
-    stale = rerun_stage(name, run, changed, str(place))
-    entries = Journal.open(place / "runs", run).record.stages
+    run = record.run
+    stale = FLOWS[name](run=run, settings=dict(FLAGS), workspace=str(place))
+    entries = open_run(place, run).record.stages
     if as_json:
         _print({"run": run, "stage": name, "stale": stale, "stages": {label: entry.canonical() for label, entry in entries.items()}})
     elif stale:

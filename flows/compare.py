@@ -51,7 +51,7 @@ class Seen:
 
 
 @flow(name="compare", flow_run_name="compare {plan.run.dataset.kind} {plan.run.backbone.kind}", persist_result=False)
-def compare(plan: Comparison, workspace: str = "workspace") -> str:
+def compare(plan: Comparison, workspace: str = "") -> str:
     """Choose every method's knobs, measure all of them on the same seeds and rows, and report. Returns the comparison's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})
     words = ("compare", plan.run.dataset.kind, plan.run.backbone.kind)

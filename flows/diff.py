@@ -32,7 +32,7 @@ class Difference(Settings):
 
 
 @flow(name="diff", flow_run_name="diff {first} {second}", persist_result=False)
-def diff(first: int, second: int, workspace: str = "workspace") -> str:
+def diff(first: int, second: int, workspace: str = "") -> str:
     """Score two versions on the rows of the run that made the newer one, and write the page. Returns the run's name."""
     asked = Difference(first=first, second=second)
     with open_room(asked, ("diff", str(first), str(second)), workspace) as room:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tasks._journal import RunRecord
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each stage, and why; nothing is run or written.")]
-LAST = "last"
 MOST_REASONS = 3
 STATES = {"stored": "from the store", "run": "would run", "depends": "depends"}
 
@@ -32,10 +31,12 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Say of each stage of an earlier run whether it would be taken from the store if the run were started again, and if not, why."""
+    from flows.runs import LAST, is_told
     from tasks._journal import Journal, all_runs, place_of
 
     place = place_of(workspace)
-    runs = [each for each in all_runs(place / "runs") if _is_explained(each)] if name == LAST else []
+    explained = (each for each in all_runs(place / "runs") if "methods" in each.settings or is_told(each.settings))
+    runs = list(explained) if name == LAST else []
     record = Journal.open(place / "runs", runs[-1].run if runs else name).record.as_it_is()
     foresight = _foreseen(*_story_of(record), place, record)
     stages = [each for each in foresight.stages if stage in (None, each.stage, each.stage.split(" ")[0])]
@@ -46,13 +47,6 @@ def explain(
         _print(record.run, stages, foresight.ends_at)
     else:
         _show(stages)
-
-
-def _is_explained(record: RunRecord) -> bool:
-    """Whether a run was one of `unlearn`, `train` or `compare`; the others have settings of their own."""
-    from flows.runs import Run
-
-    return "methods" in record.settings or record.settings.keys() <= Run.model_fields.keys()
 
 
 def _story_of(record: RunRecord) -> tuple[Plan, Story]:

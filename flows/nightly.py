@@ -23,7 +23,7 @@ from tasks.drift import is_due
 
 
 @flow(name="nightly", flow_run_name="nightly {night.dataset.kind} {night.backbone.kind}", persist_result=False, validate_parameters=True)
-def nightly(night: Nightly, workspace: str = "workspace", only_finish: bool = False) -> str:
+def nightly(night: Nightly, workspace: str = "", only_finish: bool = False) -> str:
     """Carry deletion requests out: claim, unlearn, gates, promote, erase, certify. Returns the run's name.
 
     What an earlier night has left unfinished is finished first, and then nothing new is claimed; whoever calls looks whether something
@@ -118,7 +118,7 @@ def _in(records: Iterable[RequestRecord], *states: str) -> list[RequestRecord]:
 
 @flow(name="scheduled night", persist_result=False)
 def scheduled(
-    workspace: str = "workspace",
+    workspace: str = "",
     ladder: str = LADDER,
     preset: str | None = None,
     settings: dict[str, str] | None = None,

@@ -15,7 +15,7 @@ from tasks.tokenise import tokenise
 
 
 @flow(name="find-polluted", flow_run_name="find-polluted {plan.run.dataset.kind}", persist_result=False)
-def find_polluted(plan: Finding, workspace: str = "workspace") -> str:
+def find_polluted(plan: Finding, workspace: str = "") -> str:
     """Ingest, split, tokenise, score in rounds, propose. Returns the run's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})
     run, folds = plan.run, plan.folds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
@@ -22,6 +23,7 @@ from e2urec_core.release.gates import Gates
 from e2urec_core.release.rule import ReleaseRule
 from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
+from tasks._journal import Journal, all_runs, place_of
 
 STAGES = (
     "ingest",
@@ -36,11 +38,14 @@ STAGES = (
     "cache-teachers",
     "unlearn",
     "train-retrained",
+    "score",
     "evaluate",
     "report",
     "verdict",
     "bundle",
 )
+LAST = "last"
+"""In the place of a run's name: the newest."""
 S = TypeVar("S", bound=Settings)
 FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
 
@@ -134,10 +139,26 @@ def build_run(words: Mapping[str, str], preset: str | None, flags: Mapping[str, 
     return changed(sections, members, flags)
 
 
-def change_run(run: Run, flags: Mapping[str, str]) -> Run:
+def change_run(run: Run, flags: Mapping[str, Any]) -> Run:
     """`run` with flags applied."""
     members = {family: type(getattr(run, family)) for family in FAMILIES}
     return changed(run.canonical(), members, flags)
+
+
+def is_told(settings: Mapping[str, Any]) -> bool:
+    """Whether these are settings of a run of `unlearn` or `train`: other commands have settings of their own."""
+    return settings.keys() <= Run.model_fields.keys()
+
+
+def open_run(workspace: str | Path | None, name: str) -> Journal:
+    """The journal of a run, or of the newest run of `unlearn` or `train` where the name is `last`.
+
+    Raises:
+        UnknownRun: There is none.
+    """
+    folder = place_of(workspace) / "runs"
+    runs = [record.run for record in all_runs(folder) if is_told(record.settings)] if name == LAST else []
+    return Journal.open(folder, runs[-1] if runs else name)
 
 
 def run_of(name: str, settings: Mapping[str, Any]) -> Run:
@@ -151,7 +172,8 @@ def run_of(name: str, settings: Mapping[str, Any]) -> Run:
             f"`{name}` is a comparison, whose stages belong to several runs",
             hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
         )
-    if strange := sorted(settings.keys() - Run.model_fields.keys()):
+    if not is_told(settings):
+        strange = sorted(settings.keys() - Run.model_fields.keys())
         raise BadSetting(
             f"`{name}` is no run of `unlearn` or `train`: it has settings of its own ({', '.join(strange)})",
             hint="run its own command again: whatever has not changed is taken from the store",
@@ -159,7 +181,7 @@ def run_of(name: str, settings: Mapping[str, Any]) -> Run:
     return Run.model_validate(settings)
 
 
-def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> Run:
+def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, Any]) -> Run:
     """The run that `sections` describe once `flags` are put in."""
     run = filled(Run, sections, members, flags)
     _refuse_without_encoder(run)
@@ -171,7 +193,7 @@ def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: M
     return run
 
 
-def filled(owner: type[S], sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, str]) -> S:
+def filled(owner: type[S], sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, Any]) -> S:
     """The settings of `owner` that `sections` describe once `flags` are put in."""
     for name, value in flags.items():
         path = name.replace("-", "_").split(".")

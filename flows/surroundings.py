@@ -19,6 +19,7 @@ LEAST_ROOM = 16 * 2**20
 """Bytes that must be free: with less, not even the databases can say what has become of a run."""
 PROBE_BYTES = 2**20
 """Bytes that are written to see whether that can be done."""
+API = "PREFECT_API_URL"
 _PREPARED: list[Path] = []
 _SET: dict[str, str] = {}
 
@@ -62,9 +63,21 @@ def prepare(workspace: Path | None) -> Path:
         raise fault
     end_orphans(place / "prefect")
     quieten(place / "prefect")
+    _take_what_is_served(place)
     # Without this, a terminated command would leave Prefect's in-process server behind.
     signal.signal(signal.SIGTERM, _leave)
     return place
+
+
+def _take_what_is_served(place: Path) -> None:
+    """Use the server that `e2urec serve` started in the workspace, if it lives: a command's own takes seconds to start."""
+    from flows.services.processes import Services
+
+    served = Services.of(place).named("prefect")
+    if served is not None:
+        _set_environment({API: f"{served.address}/api"})
+    elif API in _SET and os.environ.get(API) == _SET[API]:
+        del os.environ[API]
 
 
 def quieten(prefect_home: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.score import score
 
 
 @flow(name="train", flow_run_name="train {run.dataset.kind} {run.backbone.kind}", persist_result=False, validate_parameters=True)
-def train(run: Run, workspace: str = "workspace") -> str:
+def train(run: Run, workspace: str = "") -> str:
     """Train a recommender and release it: ingest, split, tokenise, train, score, verdict, bundle. Returns the run's name."""
     run = settled(run, workspace)
     with open_room(run, ("train", run.dataset.kind, run.backbone.kind), workspace, run.execution) as room:

@@ -17,7 +17,7 @@ from tasks.report import hand_out, write_report
 
 
 @flow(name="unlearn", flow_run_name="unlearn {run.dataset.kind} {run.method.kind}", persist_result=False, validate_parameters=True)
-def unlearn(run: Run, workspace: str = "workspace") -> str:
+def unlearn(run: Run, workspace: str = "") -> str:
     """Forget users and measure it: ingest, split, forget, tokenise, train, cache, unlearn, evaluate, report. Returns the run's name."""
     run = settled(run, workspace)
     with open_room(run, (run.dataset.kind, run.backbone.kind, run.method.kind), workspace, run.execution) as room:

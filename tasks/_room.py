@@ -47,6 +47,7 @@ class Room:
         execution: Whether stages that train or score run in this process, or each in one of its own.
         pool: Processes that take turns at such stages; without one, `execution` decides.
         stale: Labels of the stages that were found stale.
+        told: Names of the stages that were asked for, in their order.
         foresight: Where it is there, no stage is run: each is looked up, and what would become of it is noted.
         guard: Raises `Fenced` where another run has taken over; asked around everything that is published.
     """
@@ -59,6 +60,7 @@ class Room:
     execution: Execution = "inline"
     pool: Pool | None = None
     stale: list[str] = field(default_factory=list)
+    told: dict[str, None] = field(default_factory=dict)
     foresight: Foresight | None = None
     guard: Callable[[], None] = nobody_else
 

@@ -26,6 +26,7 @@ from e2urec_core.errors import ProcessDied, StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Seat
 from e2urec_core.stage_record import StageRecord
 from tasks import _gate
+from tasks._gpus import GPU_TAG, gpus_for
 from tasks._journal import StageEntry
 from tasks._keys import code_files, key_parts
 from tasks._progress import progress, say
@@ -79,17 +80,18 @@ class Work:
             if numbers:
                 self.metrics.step(done, numbers)
 
-        if self.room.pool is not None and seat.processes == 1:
-            return self.room.pool.perform(name, arguments, seat, self.place, self.checkpoints, watch)
-        if self.room.execution == "process" or seat.processes > 1:
-            from tasks._isolation import perform_apart
+        with gpus_for(seat, name):
+            if self.room.pool is not None and seat.processes == 1:
+                return self.room.pool.perform(name, arguments, seat, self.place, self.checkpoints, watch)
+            if self.room.execution == "process" or seat.processes > 1:
+                from tasks._isolation import perform_apart
 
-            return perform_apart(name, arguments, seat, self.place, self.checkpoints, watch)
-        from e2urec_core import stages
-        from e2urec_core.engine import open_bench
+                return perform_apart(name, arguments, seat, self.place, self.checkpoints, watch)
+            from e2urec_core import stages
+            from e2urec_core.engine import open_bench
 
-        rows: int = getattr(stages, name)(**arguments, bench=open_bench(seat, watch, self.checkpoints), place=self.place)
-        return rows
+            rows: int = getattr(stages, name)(**arguments, bench=open_bench(seat, watch, self.checkpoints), place=self.place)
+            return rows
 
 
 def stage(
@@ -124,6 +126,7 @@ def stage(
             parts = key_parts(name, writes, decisive)
             if room.foresight is not None:
                 return room.foresight.look(title, writes, decisive, parts)
+            room.told[name] = None
             key, mode = digest_of(parts), room.mode(name)
             if mode in ("recorded", "compare"):
                 return _recorded(room, title, key, writes, compare=mode == "compare")
@@ -142,6 +145,7 @@ def stage(
                 name=name,
                 task_run_name=title,
                 description=inspect.getdoc(body),
+                tags={GPU_TAG} if any(isinstance(value, Seat) and value.device == "cuda" for value in given.values()) else None,
                 retries=RETRIES,
                 retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
                 retry_jitter_factor=0.5,

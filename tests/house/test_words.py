@@ -113,7 +113,19 @@ def test_every_deployment_names_a_flow_that_exists_and_takes_its_parameters() ->
         path, name = deployment["entrypoint"].split(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         flow = getattr(module, name)
-        flow.validate_parameters(deployment["parameters"])
+        flow.validate_parameters(deployment.get("parameters", {}))
+
+
+def test_every_stage_has_a_deployment_in_the_queue_of_what_it_needs() -> None:
+    from flows.runs import STAGES
+    from flows.stages import FLOWS
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    queues = {each["entrypoint"]: each["work_pool"]["work_queue_name"] for each in deployments}
+    assert tuple(FLOWS) == STAGES
+    for name, flow in FLOWS.items():
+        trains = "on" in flow.parameters.properties
+        assert queues[f"flows/stages.py:{name.replace('-', '_')}"] == ("gpu" if trains else "cpu"), name
 
 
 def test_the_tested_versions_lie_within_the_declared_caps() -> None:
