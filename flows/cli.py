@@ -25,6 +25,7 @@ from flows.requests_commands import app as requests_commands
 from flows.scan_command import scan
 from flows.serving_command import serve, stop
 from flows.surroundings import prepare, storage_fault
+from tasks import _log
 
 SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
@@ -237,21 +238,22 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        sys.stderr.write(f"{error}\n")
+        _log.write_fault(error)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; finished stages are in the store, run the command again to go on\n")
+        _log.write("stopped; finished stages are in the store, run the command again to go on", {}, "WARNING")
         sys.exit(130)
     except Exception as error:
         # Wrong words and flags that typer itself finds; it has no public base class of its own.
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
-            sys.stderr.write(
-                f"{BadSetting(error.format_message().rstrip('.'), hint='`e2urec --help` lists the commands and their flags')}\n"
-            )
+            _log.write_fault(BadSetting(error.format_message().rstrip("."), hint="`e2urec --help` lists the commands and their flags"))
             sys.exit(EXIT_USER_ERROR)
         if not debug and (fault := storage_fault(error)) is not None:
-            sys.stderr.write(f"{fault}\n")
+            _log.write_fault(fault)
             sys.exit(EXIT_USER_ERROR)
+        if not debug and _log.as_json():
+            _log.write_bug(error)
+            sys.exit(1)
         raise
 
 

@@ -23,9 +23,11 @@ from flows.published import DEFECTS, EXPERIMENTS
 from flows.rooms import open_room, settled
 from flows.runs import Run
 from flows.story import Prepared, forget, prepare, retrain
+from tasks._notices import run_failed
 from tasks._pool import Pool
 from tasks._progress import say
 from tasks._room import CHAPTER, ROOM
+from tasks._shown import truthful
 from tasks.compare import hand_out_comparison, judge, write_comparison
 from tasks.score import score
 
@@ -50,7 +52,15 @@ class Seen:
     stages: tuple[str, ...]
 
 
-@flow(name="compare", flow_run_name="compare {plan.run.dataset.kind} {plan.run.backbone.kind}", persist_result=False)
+@flow(
+    name="compare",
+    flow_run_name="compare {plan.run.dataset.kind} {plan.run.backbone.kind}",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[run_failed],
+    on_crashed=[run_failed],
+)
+@truthful
 def compare(plan: Comparison, workspace: str = "") -> str:
     """Choose every method's knobs, measure all of them on the same seeds and rows, and report. Returns the comparison's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})

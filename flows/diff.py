@@ -14,7 +14,9 @@ from flows.rooms import open_room
 from flows.runs import Run
 from tasks._desk import Desk
 from tasks._journal import Journal
+from tasks._notices import run_failed
 from tasks._room import ROOM
+from tasks._shown import truthful
 from tasks.diff import facts_of, hand_out_difference, write_difference
 from tasks.score import score
 from tasks.tokenise import read_by
@@ -31,7 +33,15 @@ class Difference(Settings):
     """How much is drawn and listed."""
 
 
-@flow(name="diff", flow_run_name="diff {first} {second}", persist_result=False)
+@flow(
+    name="diff",
+    flow_run_name="diff {first} {second}",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[run_failed],
+    on_crashed=[run_failed],
+)
+@truthful
 def diff(first: int, second: int, workspace: str = "") -> str:
     """Score two versions on the rows of the run that made the newer one, and write the page. Returns the run's name."""
     asked = Difference(first=first, second=second)

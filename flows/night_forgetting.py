@@ -29,6 +29,7 @@ from flows.releasing import Candidate, Judged, chapter, judge
 from flows.story import Prepared, forget
 from tasks import release as releases
 from tasks._desk import Desk
+from tasks._notices import PROMOTED, emit
 from tasks._progress import say
 from tasks._room import Room
 from tasks._snapshot import Snapshot, snapshot_of
@@ -40,7 +41,7 @@ from tasks.prune import prune_rows, prune_tokens
 from tasks.retell import retell_changed
 from tasks.score import score
 
-PROMOTED = "request promoted"
+FORGOTTEN = "request promoted"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def forget_them(night: Night, records: Sequence[RequestRecord]) -> list[Asked]:
     snapshot, asked = night.snapshot(), asked_by(night.requests, records)
     store, name = night.room.store, batch_name(records)
     stored = {rows.digest: find(store, rows, asked) for rows in store.all(Interactions)}
-    remembered = [each for each in asked if any(event.event == PROMOTED for event in night.requests.history(each.record.id))]
+    remembered = [each for each in asked if any(event.event == FORGOTTEN for event in night.requests.history(each.record.id))]
     unknown = [each for each in asked if each not in remembered and not any(found.counts[each.record.id] for found in stored.values())]
     known = [each for each in asked if each not in unknown]
     if known:
@@ -240,6 +241,7 @@ def _release(night: Night, snapshot: Snapshot, judged: Judged, known: Sequence[A
     assert released.registry_version is not None, "it was registered"
     night.room.guard()
     promote(desk, released.registry_version)
+    emit(PROMOTED, desk.run, {"version": released.registry_version})
     failpoint("night.promoted")
     _advance(night, ids, candidate.model.digest, judged.bundle.digest)
 

@@ -6,22 +6,22 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
-
 from e2urec_core.deletion.drift import Drift
 from e2urec_core.ledger.request_records import CLOSED, RequestRecord
 from e2urec_core.receipts.folder import links_of
 from e2urec_core.release.verdict import VerdictDocument
 from e2urec_core.report.night.page import render
 from e2urec_core.report.night.schema import Attempt, NightDocument, RequestLine
-from e2urec_core.report.night.wording import text
+from e2urec_core.report.night.wording import results_table, text
 from flows.night_forgetting import Night
+from tasks._notices import NIGHT_ENDED, emit
+from tasks._shown import show_results
 
 NIGHT_JSON, NIGHT_PAGE = "night.json", "night.html"
 
 
-def write_night(night: Night) -> Path:
-    """Write `night.json` and `night.html` beside the run; returns their folder. A night that failed has a report too."""
+def write_night(night: Night, *, failed: bool = False) -> Path:
+    """Write `night.json` and `night.html` beside the run, and show them; returns their folder. A night that failed has a report too."""
     document = _document(night)
     said = text(document)
     folder = night.room.reports
@@ -31,8 +31,10 @@ def write_night(night: Night) -> Path:
     night.room.tracker.files(folder / NIGHT_PAGE, "report")
     used = document.drift.used(document.budget)
     night.room.tracker.metrics({f"drift.{name}.used": share for name, share in used.items()})
-    key = "".join(letter if letter.isalnum() else "-" for letter in document.run.lower())
-    create_markdown_artifact(key=f"night-{key}", markdown=said)
+    show_results(night.room, results_table(document), folder / NIGHT_PAGE)
+    ended = {name: document.counted(name) for name in ("certified", "promoted", "no_data", "queued", "needs_human")}
+    ended |= {"waiting": document.waiting, "overdue": document.overdue, "attempts": len(document.attempts)}
+    emit(NIGHT_ENDED, document.run, {**ended, "champion": document.champion, "new_champion": document.promoted, "failed": failed})
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from prefect import flow
 
@@ -18,11 +19,21 @@ from flows.nights import LADDER, POLLUTION_LADDER, Nightly
 from flows.releasing import open_desk
 from flows.rooms import open_room
 from tasks._journal import place_of
+from tasks._notices import run_failed
 from tasks._progress import say
+from tasks._shown import truthful
 from tasks.drift import is_due
 
 
-@flow(name="nightly", flow_run_name="nightly {night.dataset.kind} {night.backbone.kind}", persist_result=False, validate_parameters=True)
+@flow(
+    name="nightly",
+    flow_run_name="nightly {night.dataset.kind} {night.backbone.kind}",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[run_failed],
+    on_crashed=[run_failed],
+)
+@truthful
 def nightly(night: Nightly, workspace: str = "", only_finish: bool = False) -> str:
     """Carry deletion requests out: claim, unlearn, gates, promote, erase, certify. Returns the run's name.
 
@@ -54,7 +65,7 @@ def nightly(night: Nightly, workspace: str = "", only_finish: bool = False) -> s
             # A night that failed has a report too, unless it was taken over: then there is nothing that it may still write.
             if not isinstance(error, Fenced):
                 with suppress(UserError):
-                    write_night(work)
+                    write_night(work, failed=True)
             raise
         write_night(work)
         return run
@@ -116,7 +127,12 @@ def _in(records: Iterable[RequestRecord], *states: str) -> list[RequestRecord]:
     return [record for record in records if record.state in states]
 
 
-@flow(name="scheduled night", persist_result=False)
+def _scheduled_name() -> str:
+    return f"scheduled-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+@flow(name="scheduled night", flow_run_name=_scheduled_name, persist_result=False, on_failure=[run_failed], on_crashed=[run_failed])
+@truthful
 def scheduled(
     workspace: str = "",
     ladder: str = LADDER,

@@ -8,13 +8,23 @@ from e2urec_core.artifacts import HeldOutScores
 from e2urec_core.pollution.rule import NoHistory
 from flows.finding import Finding
 from flows.rooms import earlier_interactions, open_room, settled
+from tasks._notices import run_failed
+from tasks._shown import truthful
 from tasks.ingest import ingest
 from tasks.pollution import fold_scores, hand_out_proposal, propose_polluted
 from tasks.split import split_by_time
 from tasks.tokenise import tokenise
 
 
-@flow(name="find-polluted", flow_run_name="find-polluted {plan.run.dataset.kind}", persist_result=False)
+@flow(
+    name="find-polluted",
+    flow_run_name="find-polluted {plan.run.dataset.kind}",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[run_failed],
+    on_crashed=[run_failed],
+)
+@truthful
 def find_polluted(plan: Finding, workspace: str = "") -> str:
     """Ingest, split, tokenise, score in rounds, propose. Returns the run's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})

@@ -13,6 +13,7 @@ from flows.runs import Run
 from flows.story import Prepared
 from tasks import release as releases
 from tasks._desk import Desk, model_name
+from tasks._notices import PROMOTED, emit, notify
 from tasks._room import CHAPTER, ROOM, Room
 from tasks._servable import serving
 from tasks.bundle import bundle
@@ -125,8 +126,12 @@ def release(run: Run, prepared: Prepared, judged: Judged) -> None:
         judged_against=judged.against,
         forgotten=releases.whom_it_forgot(desk, prepared.request, judged.base, prepared.rows),
     )
+    if not verdict.passed:
+        refused = [gate.name for gate in verdict.gates if not gate.passed]
+        notify(f"refused by {len(refused)} of {len(verdict.gates)} gates: {', '.join(refused)}")
     if run.release.then == "promote" and verdict.passed and made.registry_version is not None:
         promote(desk, made.registry_version)
+        emit(PROMOTED, desk.run, {"version": made.registry_version})
 
 
 def _bundle(run: Run, prepared: Prepared, candidate: Candidate, verdict: Verdict, requests: tuple[str, ...]) -> Bundle:

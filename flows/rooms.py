@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from e2urec_core.artifacts import Interactions
 from e2urec_core.data.appending import read_counts
@@ -18,7 +19,9 @@ from e2urec_core.store_to_read import StoreToRead
 from flows.runs import Run
 from flows.surroundings import quiet_others
 from tasks._journal import Journal, here, place_of
+from tasks._log import about
 from tasks._room import CHAPTER, ROOM, Execution, Mode, Room, StoryEnds
+from tasks._shown import introduce
 from tasks._tracking import Tracker
 
 
@@ -42,6 +45,7 @@ def open_room(settings: Settings, words: Sequence[str], workspace: str | Path | 
     journal = Journal.start(place / "runs", "-".join(map(word, words)), settings.canonical())
     room = Room(place, store, journal, Tracker(place), execution=execution)
     with _inside(room, settings):
+        introduce(room, _tags(settings))
         yield room
 
 
@@ -73,6 +77,12 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
 
 @contextmanager
 def _inside(room: Room, settings: Settings) -> Iterator[Room]:
+    with about(run=room.journal.record.run), _tracked(room, settings):
+        yield room
+
+
+@contextmanager
+def _tracked(room: Room, settings: Settings) -> Iterator[Room]:
     from prefect.runtime import flow_run
 
     journal, token = room.journal, ROOM.set(room)
@@ -93,6 +103,16 @@ def _inside(room: Room, settings: Settings) -> Iterator[Room]:
     journal.change(state="stale" if room.stale else "completed", tracking_run=room.tracker.run_id)
     room.tracker.finish("FINISHED")
     room.tracker.settle()
+
+
+def _tags(settings: Settings) -> list[str]:
+    """The dataset and the methods of a run, a comparison, a night or a search."""
+    run: Any = getattr(settings, "run", settings)
+    if not hasattr(run, "dataset"):
+        return []
+    several = getattr(settings, "ladder", None) or [run.method]
+    names = [entry.name for entry in settings.methods] if hasattr(settings, "methods") else [word(method.kind) for method in several]
+    return [f"dataset:{word(run.dataset.kind)}", *(f"method:{name}" for name in names)]
 
 
 def earlier_interactions(room: Room, run: Run) -> Interactions | None:

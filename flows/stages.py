@@ -24,6 +24,8 @@ from flows.forms import filled_in, form_of
 from flows.runs import LAST, Run, open_run
 from flows.stage import rerun
 from tasks._journal import Journal
+from tasks._notices import run_failed
+from tasks._shown import aside, truthful
 from tasks.bundle import bundle as bundle_stage
 from tasks.cache_logits import cache_original_logits, cache_teacher_logits
 from tasks.evaluate import evaluate as evaluate_stage
@@ -83,15 +85,22 @@ def stage_flow(name: str, does: Callable[..., Any], *, on: bool = False, **secti
     again.__doc__ = DOCUMENTED.format(about=(inspect.getdoc(does) or "").splitlines()[0], sections=told)
     again.__name__ = again.__qualname__ = name.replace("-", "_")
     again.__module__ = __name__
-    return flow(name=f"stage-{name}", flow_run_name=f"{name} of {{run}}", persist_result=False, validate_parameters=True)(again)
+    return flow(
+        name=f"stage-{name}",
+        flow_run_name=f"{name} of {{run}}",
+        persist_result=False,
+        validate_parameters=True,
+        on_failure=[run_failed],
+        on_crashed=[run_failed],
+    )(truthful(again))
 
 
 def _show(journal: Journal) -> None:
     """What has become of the run's stages, as a table beside the flow run."""
     rows = [{"stage": label, "state": entry.state, "seconds": round(entry.seconds, 1)} for label, entry in journal.record.stages.items()]
-    create_table_artifact(
-        key="stages-of-the-run", table=rows, description=f"Stages of `{journal.record.run}`; stale ones are to be run again."
-    )
+    with aside("which stages are stale"):
+        told = f"Stages of {journal.record.run}; stale ones are to be run again."
+        create_table_artifact(key="stages-of-the-run", table=rows, description=told)
 
 
 ingest = stage_flow("ingest", ingest_stage, ingest=IngestRule)

@@ -91,10 +91,13 @@ def quiet_others() -> None:
     import logging
     import warnings
 
+    from tasks._log import take_over
+
     _set_environment(QUIET_OTHERS)
     warnings.simplefilter("ignore")
     # Prefect sends warnings to the log; those of other packages are no news to our users.
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    take_over()
 
 
 def _set_environment(environment: dict[str, str]) -> None:

@@ -11,12 +11,22 @@ from flows.releasing import Candidate, judge, release
 from flows.rooms import open_room, settled
 from flows.runs import Run
 from flows.story import Prepared, forget, prepare, retrain
+from tasks._notices import run_failed
 from tasks._room import ROOM
+from tasks._shown import truthful
 from tasks.evaluate import evaluate
 from tasks.report import hand_out, write_report
 
 
-@flow(name="unlearn", flow_run_name="unlearn {run.dataset.kind} {run.method.kind}", persist_result=False, validate_parameters=True)
+@flow(
+    name="unlearn",
+    flow_run_name="unlearn {run.dataset.kind} {run.method.kind}",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[run_failed],
+    on_crashed=[run_failed],
+)
+@truthful
 def unlearn(run: Run, workspace: str = "") -> str:
     """Forget users and measure it: ingest, split, forget, tokenise, train, cache, unlearn, evaluate, report. Returns the run's name."""
     run = settled(run, workspace)

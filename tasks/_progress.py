@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from tasks import _log
+
 LINE_EVERY_S = 10.0
 
 Report = Callable[[int, int, str, Mapping[str, float]], None]
 
 
-def say(line: str) -> None:
-    """One line to people, on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+def say(line: str, facts: Mapping[str, str | float] | None = None, *, level: str = "INFO") -> None:
+    """One line to people, on stderr; for JSON `facts` are what it tells, by name, and `level` is logging's name of how grave it is."""
+    _log.write(line, facts or {}, level)
 
 
 @contextmanager
 def progress(label: str, *, live: bool = True) -> Iterator[Report]:
     """A watcher for the stage `label` while the block runs: a live bar in a terminal, unless several would be shown at once."""
-    if not live or not sys.stderr.isatty():
+    if not live or not sys.stderr.isatty() or _log.as_json():
         yield _lines(label)
         return
     from rich.console import Console
@@ -56,7 +57,8 @@ def _lines(label: str) -> Report:
         last = now
         rate = done / max(1e-9, now - started)
         left = (total - done) / max(1e-9, rate)
-        say(f"  {label}  {done:,} of {total:,} {unit}  {rate:,.0f} {unit}/s  {left:,.0f} s left  {_told(numbers)}".rstrip())
+        line = f"  {label}  {done:,} of {total:,} {unit}  {rate:,.0f} {unit}/s  {left:,.0f} s left  {_told(numbers)}".rstrip()
+        say(line, {**numbers, "done": done, "total": total, "unit": unit, "seconds_left": round(left, 1)})
 
     return report
 

@@ -18,24 +18,24 @@ from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from e2urec_core.artifacts import Artifact, digest_of
-from e2urec_core.errors import ProcessDied, StorageFailed, UnknownRun, UserError
+from e2urec_core.errors import StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Seat
 from e2urec_core.stage_record import StageRecord
-from tasks import _gate
+from tasks import _gate, _log
 from tasks._gpus import GPU_TAG, gpus_for
 from tasks._journal import StageEntry
 from tasks._keys import code_files, key_parts
-from tasks._progress import progress, say
+from tasks._progress import Report, progress, say
 from tasks._room import CHAPTER, ROOM, Room, StoryEnds
+from tasks._shown import MOST_TRIES, Tries, progress_artifact
 from tasks._tracking import DIGEST_TAG, STATE_TAG, StageMetrics
 
 A = TypeVar("A", bound=Artifact)
 
-RETRIES, FIRST_DELAY_S = 2, 2
+FIRST_DELAY_S = 2
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Work:
 
     room: Room
     place: Path
-    watch: Callable[[int, int, str, Mapping[str, float]], None]
+    watch: Report
     metrics: StageMetrics
     checkpoints: Path
     opened: dict[type[Artifact], Path] = field(default_factory=dict)
@@ -132,30 +132,38 @@ def stage(
                 return _recorded(room, title, key, writes, compare=mode == "compare")
 
             made: list[A] = []
+            tries = Tries(title)
 
             def run_or_take() -> Any:
-                if mode == "use" and (known := room.store.recall(key)) is not None:
-                    handle = _take(room, title, key, writes, known)
-                    made.append(handle)
-                    return Completed(name="Cached", message=f"{title} was taken from the store: {handle.kind} {handle.short}", data=handle)
-                made.append(_run(room, title, parts, writes, body, given, cleansed))
-                return made[-1]
+                tries.begin()
+                try:
+                    if mode == "use" and (known := room.store.recall(key)) is not None:
+                        made.append(_take(room, title, key, writes, known))
+                        return tries.taken(made[-1])
+                    made.append(_run(room, title, parts, writes, body, given, cleansed))
+                except Exception as error:
+                    return tries.failed(error)
+                return tries.passed(made[-1])
 
             once = task(
                 name=name,
                 task_run_name=title,
                 description=inspect.getdoc(body),
                 tags={GPU_TAG} if any(isinstance(value, Seat) and value.device == "cuda" for value in given.values()) else None,
-                retries=RETRIES,
+                retries=MOST_TRIES - 1,
                 retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
                 retry_jitter_factor=0.5,
-                retry_condition_fn=_may_pass,
+                # Prefect takes plain functions only.
+                retry_condition_fn=lambda *_: tries.may_pass(),
                 persist_result=False,
                 cache_policy=NO_CACHE,
                 log_prints=False,
             )(run_or_take)
-            once()  # type: ignore[unused-coroutine]
-            # A task that ends in a state of its own name gives that state to its caller, so the handle is taken from here.
+            with _log.about(stage=title):
+                once()  # type: ignore[unused-coroutine]
+            # A task that ends in a state of our own gives that state to its caller, so the handle and the error are taken from here.
+            if not made:
+                raise tries.faults[-1]
             return made[-1]
 
         return call
@@ -165,7 +173,7 @@ def stage(
 
 def _take(room: Room, title: str, key: str, writes: type[A], known: StageRecord) -> A:
     handle = writes.model_validate(known.handle)
-    say(f"{title:<18} cached      {handle.kind} {handle.short}")
+    say(f"{title:<18} cached      {handle.kind} {handle.short}", {"state": "cached", "digest": handle.digest})
     with room.tracker.stage(title) as (_, tags):
         tags |= {STATE_TAG: "cached", DIGEST_TAG: handle.digest}
     entry = StageEntry(state="cached", key=key, kind=handle.kind, handle=handle.canonical(), seconds=known.seconds)
@@ -188,8 +196,8 @@ def _run(
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
-            with progress(title, live=room.pool is None) as watch:
-                work = Work(room, place, watch, metrics, checkpoints)
+            with progress(title, live=room.pool is None) as first, progress_artifact(title) as second:
+                work = Work(room, place, _both(first, second), metrics, checkpoints)
                 rows = body(work, **given)
             _gate.check(writes, place, work.opened)
             made_from = [value for argument, value in given.items() if argument not in cleansed]
@@ -213,8 +221,17 @@ def _run(
         raise
     shutil.rmtree(checkpoints, ignore_errors=True)
     room.journal.note(title, StageEntry(state="completed", key=key, kind=writes.kind, handle=handle.canonical(), seconds=seconds))
-    say(f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows")
+    line = f"{title:<18} {seconds:7.1f} s   {handle.kind} {handle.short}  {rows:,} rows"
+    say(line, {"state": "completed", "digest": handle.digest, "seconds": round(seconds, 3), "rows": rows})
     return handle
+
+
+def _both(first: Report, second: Report) -> Report:
+    def watch(done: int, total: int, unit: str, numbers: Mapping[str, float]) -> None:
+        first(done, total, unit, numbers)
+        second(done, total, unit, numbers)
+
+    return watch
 
 
 def _fail(room: Room, title: str, key: str, error: BaseException) -> None:
@@ -245,18 +262,3 @@ def _handles(value: Any) -> list[Artifact]:
     if isinstance(value, Artifact):
         return [value]
     return [handle for item in value for handle in _handles(item)] if isinstance(value, list | tuple) else []
-
-
-def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failure may be gone at the next try: memory and files may, bad input may not."""
-    try:
-        state.result()
-    except (StorageFailed, ProcessDied):
-        return True
-    except UserError:
-        return False
-    except (MemoryError, OSError):
-        return True
-    except Exception as error:
-        return type(error).__name__ == "OutOfMemoryError"
-    return False

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from e2urec_core.errors import TrackingFailed
+from tasks import _log
 from tasks._patience import patience_s, patiently
 from tasks._progress import say
 
@@ -106,6 +108,15 @@ class Tracker:
             self._parameters(self.run_id, settings)
 
         self._tell(open_run)
+
+    def page(self, file: str = "") -> str:
+        """Where people see the run, or one of its files, in a browser; empty where the tracking server has no such address."""
+        address = urlsplit(self.address)
+        if not self.run_id or address.scheme not in ("http", "https"):
+            return ""
+        # A user and a password that stand in the address are nobody else's.
+        there = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}"
+        return f"{there}/#/experiments/{self._experiment}/runs/{self.run_id}{f'/artifacts/{file}' if file else ''}"
 
     @contextmanager
     def stage(self, label: str, settings: Mapping[str, Any] | None = None) -> Iterator[tuple[StageMetrics, dict[str, str]]]:
@@ -208,6 +219,7 @@ class Tracker:
         from filelock import FileLock
         from mlflow.exceptions import MlflowException
 
+        _log.take_over()
         # MLflow's own `set_tracking_uri` would steer every later workspace of this process.
         client = mlflow.MlflowClient(self.address, registry_uri=self.address)
         # Two processes that open a fresh database together break its migrations.

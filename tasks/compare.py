@@ -9,6 +9,7 @@ from e2urec_core.artifacts import ForgetRequest, Model, Report, Scores, Tokens
 from e2urec_core.report.comparison.plan import ComparisonPlan, label
 from e2urec_core.tuning import Tried
 from tasks._room import Room
+from tasks._shown import show_results
 from tasks._stage import Work, stage
 
 COMPARISON_JSON, COMPARISON_PAGE = "comparison.json", "report.html"
@@ -55,7 +56,6 @@ def judge(room: Room, model: Scores, original: Scores, retrained: Scores) -> Tri
 def hand_out_comparison(room: Room, report: Report) -> Path:
     """Put the comparison where people look for it: the run's folder, MLflow with a child run a method, Prefect; returns the folder."""
     from e2urec_core.report.comparison import ComparisonDocument, render, text_table
-    from tasks.report import show_in_prefect
 
     name = room.journal.record.run
     document = ComparisonDocument.from_json((room.store.open(report) / COMPARISON_JSON).read_text())
@@ -70,5 +70,5 @@ def hand_out_comparison(room: Room, report: Report) -> Path:
             for at in range(len(document.seeds)):
                 metrics.step(at, {measure: told.values[at] for measure, told in row.measures.items() if at < len(told.values)})
     room.tracker.files(room.reports, "report")
-    show_in_prefect(text_table(document), room.reports / COMPARISON_PAGE, name)
+    show_results(room, text_table(document), room.reports / COMPARISON_PAGE)
     return room.reports

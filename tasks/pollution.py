@@ -16,6 +16,7 @@ from e2urec_core.backbones.base import Backbone
 from e2urec_core.pollution.rule import FindRule, FoldRule
 from e2urec_core.settings import Seat
 from tasks._room import Room
+from tasks._shown import show_results
 from tasks._stage import Work, stage
 
 POLLUTION_JSON, POLLUTION_PAGE, DRAFT = "pollution.json", "report.html", "polluted.csv"
@@ -52,7 +53,7 @@ def propose_polluted(work: Work, examples: Examples, scores: HeldOutScores, fold
 
 def hand_out_proposal(room: Room, proposal: Proposal) -> Path:
     """Put the page, and the draft that names users, where people look for them; MLflow is given the page. Returns the folder."""
-    from e2urec_core.report.pollution import PollutionDocument
+    from e2urec_core.report.pollution import PollutionDocument, text_table
     from e2urec_core.store import write_whole
 
     stored = room.store.open(proposal)
@@ -68,6 +69,7 @@ def hand_out_proposal(room: Room, proposal: Proposal) -> Path:
         write_whole(room.reports / DRAFT, draft(stored, room.journal.record.run, datetime.now(UTC)))
     finally:
         os.umask(before)
+    show_results(room, text_table(document), room.reports / POLLUTION_PAGE)
     return room.reports
 
 

@@ -10,8 +10,10 @@ from e2urec_core.data import places
 from e2urec_core.data.named import read_named
 from e2urec_core.failpoints import failpoint
 from tasks._desk import Desk
+from tasks._notices import gates_refused
 from tasks._progress import say
 from tasks._room import Room
+from tasks._shown import show_table
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.records import ReleaseRecord
@@ -29,33 +31,34 @@ def read_verdict(room: Room, verdict: Verdict) -> VerdictDocument:
 
 def for_card(room: Room, verdict: Verdict, scores: Scores, name: str) -> tuple[list[GateRow], dict[str, float]]:
     """What a card says of the gates and of the measures of the recommender that the scores call `name`."""
-    from e2urec_core.metrics.utility import auc, log_loss
     from e2urec_core.release.card import GateRow
-    from e2urec_core.scoring import read_scores
 
     gates = [
         GateRow(name=gate.name, value=gate.value, bound=gate.bounds, margin=gate.margin, passed=gate.passed)
         for gate in read_verdict(room, verdict).gates
     ]
+    return gates, measures_of(room, scores, name)
+
+
+def measures_of(room: Room, scores: Scores, name: str) -> dict[str, float]:
+    """Measures on test rows of the recommender that the scores call `name`."""
+    from e2urec_core.metrics.utility import auc, log_loss
+    from e2urec_core.scoring import read_scores
+
     rows = read_scores(room.store.open(scores), [name], ("test",))["test"]
     measured = {"auc": auc(rows.labels, rows.yes[name]), "log_loss": log_loss(rows.labels, rows.yes[name])}
-    return gates, {f"test_{measure}": value for measure, value in measured.items() if value is not None}
+    return {f"test_{measure}": value for measure, value in measured.items() if value is not None}
 
 
 def show_verdict(room: Room, verdict: VerdictDocument) -> None:
-    """Put the verdict beside the run's report, into MLflow, and into Prefect."""
-    from prefect.artifacts import create_table_artifact
-
+    """Put the verdict beside the run's report, into MLflow, and into Prefect, where a refusal is an event, too."""
     room.reports.mkdir(parents=True, exist_ok=True)
     (room.reports / places.VERDICT).write_text(verdict.to_json())
     room.tracker.files(room.reports / places.VERDICT, "verdict")
     room.tracker.tags({"e2urec.passed": str(verdict.passed).lower()})
-    head, *rows = verdict.table()
-    name = room.journal.record.run
-    key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-    create_table_artifact(
-        key=f"verdict-{key}", table=[dict(zip(head, row, strict=True)) for row in rows], description=verdict.text.splitlines()[0]
-    )
+    show_table("verdict", room, verdict.table(), verdict.text.splitlines()[0])
+    if not verdict.passed:
+        gates_refused(room.journal.record.run, verdict)
 
 
 def register(

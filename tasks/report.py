@@ -1,4 +1,4 @@
-"""Writes the report, and hands it to MLflow and Prefect."""
+"""Writes the report, and hands it to people, MLflow and Prefect."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from e2urec_core.artifacts import Artifact, Augmented, ForgetRequest, Model, Original, Report, Retrained, Scores, Unlearned
 from tasks._room import Room
+from tasks._shown import show_results
 from tasks._stage import Work, stage
 
 REPORT_JSON, REPORT_PAGE = "report.json", "report.html"
@@ -79,15 +80,5 @@ def hand_out(room: Room, report: Report, unlearned: Model) -> Path:
     folder = room.store.open(unlearned)
     if (folder / "adapter").is_dir():
         room.tracker.files(folder / "adapter", "adapter")
-    show_in_prefect(text_table(document), room.reports / REPORT_PAGE, name)
+    show_results(room, text_table(document), room.reports / REPORT_PAGE)
     return room.reports
-
-
-def show_in_prefect(table: list[list[str]], page: Path, run: str) -> None:
-    """The table as an artifact of the flow run, and a link to the page."""
-    from prefect.artifacts import create_link_artifact, create_table_artifact
-
-    head, *rows = table
-    key = "".join(letter if letter.isalnum() else "-" for letter in run.lower())
-    create_table_artifact(key=f"results-{key}", table=[dict(zip(head, row, strict=True)) for row in rows], description=f"Results of {run}")
-    create_link_artifact(key=f"report-{key}", link=page.as_uri(), link_text=f"Report of {run}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +184,31 @@ def trained_users(workspace: Path, run: dict[str, Any]) -> list[str]:
     folder = workspace / "store" / "objects" / "Examples" / digests(run)["split"]
     table = pq.read_table(folder / "examples.parquet", columns=["user_id", "split"])
     return sorted({row["user_id"] for row in table.to_pylist() if row["split"] == "train"})
+
+
+def prefect_rows(workspace: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    """What Prefect's own database answers."""
+    connection = sqlite3.connect(workspace / "prefect" / "prefect.db", timeout=30)
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.close()
+
+
+def prefect_events(workspace: Path, event: str) -> list[dict[str, Any]]:
+    """What the events of this name hold, oldest first; Prefect's server writes them some seconds after they were sent."""
+    for _ in range(300):
+        if found := prefect_rows(workspace, "select payload from events where event = ? order by occurred", event):
+            return [json.loads(payload) for (payload,) in found]
+        time.sleep(0.1)
+    return []
+
+
+def prefect_table(workspace: Path, run: str) -> list[dict[str, str]]:
+    """The rows of the table of a run's results."""
+    ((data,),) = prefect_rows(workspace, "select data from artifact where key = ?", f"results-{run}")
+    rows: list[dict[str, str]] = json.loads(json.loads(data))
+    return rows
 
 
 def shared_folder(base: Path) -> Path:

@@ -138,14 +138,18 @@ def test_prefect_shows_the_retry_of_that_stage_and_of_no_other(elsewhere: Elsewh
         # The copied database tells of the first story, too.
         flow_run = connection.execute("select id from flow_run order by start_time desc limit 1").fetchone()[0]
         counts = connection.execute("select name, run_count, state_name from task_run where flow_run_id = ?", (flow_run,)).fetchall()
-        states = "select s.name from task_run_state s join task_run t on s.task_run_id = t.id where t.flow_run_id = ? and t.name = ?"
-        names = [name for (name,) in connection.execute(f"{states} order by s.timestamp", (flow_run, KILLED)).fetchall()]
+        states = (
+            "select s.name, s.message from task_run_state s join task_run t on s.task_run_id = t.id where t.flow_run_id = ? and t.name = ?"
+        )
+        told = connection.execute(f"{states} order by s.timestamp", (flow_run, KILLED)).fetchall()
+        names, messages = [name for name, _ in told], [message for _, message in told]
     finally:
         connection.close()
     assert {name: (count, state) for name, count, state in counts} == {
         stage: (2 if stage == KILLED else 1, "Completed") for stage in STAGES
     }
     assert "AwaitingRetry" in names
+    assert any(message.startswith("try 2 of 3, because of ProcessDied: ") for message in messages)
     assert names[-1] == "Completed"
 
 

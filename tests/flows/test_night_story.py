@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2urec_console import Story
+from e2urec_console import Story, prefect_events, prefect_rows, prefect_table
 from nightly_shops import LENIENT, NIGHT, NO_METHOD, NightShop
 
 pytestmark = pytest.mark.slow
@@ -120,6 +120,19 @@ def test_the_report_says_what_was_tried_and_how_much_of_the_budget_is_used(shop:
     page = (shop.place / "reports" / night["run"] / "night.html").read_text()
     assert "Drift budget" in page
     assert "Gates of the new champion" in page
+
+
+def test_prefect_shows_what_the_night_came_to_and_tells_automations(shop: NightShop, first: dict[str, Any]) -> None:
+    run = first["night"]["run"]
+    told = {row["What"]: row["Value"] for row in prefect_table(shop.place, run)}
+    assert (told["Requests certified"], told["Requests about nobody in the data"], told["Gates, e2urec"]) == ("2", "1", "passed")
+    assert told["Champion"] == "version 2, new"
+    assert any(" of " in value for what, value in told.items() if what.startswith("AUC lost"))
+    (ended,) = prefect_events(shop.place, "e2urec.night.ended")
+    assert ended["run"] == run
+    assert (ended["certified"], ended["no_data"], ended["champion"], ended["new_champion"], ended["failed"]) == (2, 1, 2, True, False)
+    assert {"run": run, "version": 2} in prefect_events(shop.place, "e2urec.champion.promoted")
+    assert prefect_rows(shop.place, "select name, state_name from flow_run where name = ?", run) == [(run, "Completed")]
 
 
 def test_an_old_export_does_not_bring_the_forgotten_back(shop: NightShop, first: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from e2urec_console import Answer, Console, digests, states
+from e2urec_console import Answer, Console, digests, prefect_table, states
 
 from benchmarks.polluted import precision_at_half
 from data_contracts.draft_request import DRAFT_REQUEST
@@ -89,6 +89,14 @@ def test_nobody_is_named_outside_of_the_draft(console: Console, told: tuple[Answ
     kept = [path.name for path in (console.workspace / "mlartifacts").rglob("*") if path.is_file()]
     assert {"pollution.json", "report.html"} <= set(kept)
     assert "polluted.csv" not in kept
+
+
+@pytest.mark.slow
+def test_prefect_shows_the_counts_of_the_report(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
+    document = json.loads((told[2] / "pollution.json").read_text())
+    shown = {row["What"]: row["How many"] for row in prefect_table(console.workspace, told[1]["run"])}
+    assert shown["Users proposed"] == f"{document['num_proposed_users']:,}"
+    assert shown["Training rows"] == f"{document['num_rows']:,}"
 
 
 @pytest.mark.slow

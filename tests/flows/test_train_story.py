@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2urec_console import TINY, WORDS, Console, Story, copied, digests, states
+from e2urec_console import TINY, WORDS, Console, Story, copied, digests, prefect_table, states
 
 pytestmark = pytest.mark.slow
 NO_METHOD = tuple(flag for pair in zip(TINY[::2], TINY[1::2], strict=True) if not pair[0].startswith("--method.") for flag in pair)
@@ -37,6 +37,7 @@ def test_the_first_champion_has_forgotten_nobody_and_takes_the_original_from_the
     (champion,) = [row for row in console("models", "list", "--json").json() if row["role"] == "champion"]
     assert (champion["method"], champion["forgotten"]) == ("none", 0)
     run = console.last()
+    assert [row["Measure"] for row in prefect_table(console.workspace, run["run"])] == ["test auc", "test log loss"]
     assert states(run)["train-original"] == "cached"
     assert digests(run)["train-original"] == digests(console.run(story.run))["train-original"]
     assert console("models", "show", str(champion["version"]), "--json").json()["kind"] == "Original"

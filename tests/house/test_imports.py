@@ -24,8 +24,8 @@ MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in
 ENGINES = {
     "prefect": [
         "tasks/_stage.py",
-        "tasks/report.py",
-        "tasks/release.py",
+        "tasks/_shown.py",
+        "tasks/_notices.py",
         "flows/unlearn.py",
         "flows/compare.py",
         "flows/stages.py",
@@ -35,7 +35,6 @@ ENGINES = {
         "flows/train.py",
         "flows/pollution.py",
         "flows/nightly.py",
-        "flows/night_report.py",
     ],
     "mlflow": [
         "tasks/_tracking.py",

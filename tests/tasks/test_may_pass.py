@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from prefect.states import Failed
 
 from e2urec_core.errors import ProcessDied, StorageFailed, UserError
-from tasks._stage import _may_pass
+from tasks._shown import may_pass
 
 
 class OutOfMemoryError(RuntimeError):
@@ -27,7 +26,7 @@ class OutOfMemoryError(RuntimeError):
     ids=lambda fault: type(fault).__name__,
 )
 def test_files_memory_and_killed_processes_may_pass(fault: Exception) -> None:
-    assert _may_pass(None, None, Failed(data=fault)) is True
+    assert may_pass(fault) is True
 
 
 @pytest.mark.parametrize(
@@ -42,4 +41,4 @@ def test_files_memory_and_killed_processes_may_pass(fault: Exception) -> None:
     ids=lambda fault: type(fault).__name__,
 )
 def test_bad_input_and_bugs_cannot_pass(fault: Exception) -> None:
-    assert _may_pass(None, None, Failed(data=fault)) is False
+    assert may_pass(fault) is False

@@ -177,3 +177,19 @@ def test_two_workspaces_in_one_process_have_databases_of_their_own(tmp_path: Pat
         (run,) = made.client.search_runs([made._experiment])
         assert run.info.run_name == name
     assert (tmp_path / "other" / "mlflow.db").is_file()
+
+
+def test_a_run_has_a_page_where_the_server_has_an_http_address_and_nobodys_password_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path)
+    tracker.run_id = "4711"
+    assert tracker.page() == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://night:hush@tracking.example:5000/mlflow/")
+    tracker = Tracker(tmp_path)
+    # Not before the server has taken the run.
+    assert tracker.page() == ""
+    tracker.run_id, tracker._experiment = "4711", "7"
+    assert tracker.page() == "https://tracking.example:5000/mlflow/#/experiments/7/runs/4711"
+    assert tracker.page("report/report.html").endswith("/runs/4711/artifacts/report/report.html")

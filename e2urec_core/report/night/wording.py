@@ -87,6 +87,16 @@ def attempts_table(night: NightDocument) -> Lines:
     return [(each.method, "passed" if each.passed else "refused", shown(each.validation_auc), each.said or "–") for each in night.attempts]
 
 
+def results_table(night: NightDocument) -> list[list[str]]:
+    """The night in a few lines, the header first: what, value."""
+    lines = [["What", "Value"], ["Requests certified", f"{night.counted('certified'):,}"]]
+    lines += [["Requests about nobody in the data", f"{night.counted('no_data'):,}"]]
+    lines += [["Requests that wait", f"{night.waiting + night.counted('queued', 'needs_human', 'promoted'):,}"]]
+    lines += [[f"Gates, {each.method}", "passed" if each.passed else each.said or "refused"] for each in night.attempts]
+    lines += [["Champion", f"version {night.champion}{', new' if night.promoted else ''}"]]
+    return lines + [[title, f"{value} of {bound}"] for title, value, bound, _ in budget_table(night)]
+
+
 def requests_table(night: NightDocument) -> Lines:
     """The night's requests: name, scope, state, due, receipt."""
     return [

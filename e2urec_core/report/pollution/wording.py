@@ -26,6 +26,22 @@ def headline(document: PollutionDocument) -> str:
     return f"Proposed to be forgotten: {' and '.join(parts)}."
 
 
+def text_table(document: PollutionDocument) -> list[list[str]]:
+    """What was found as text, the header first: what, how many."""
+    counts = {
+        "Users": document.num_users,
+        "Training rows": document.num_rows,
+        "Users whose labels luck does not explain": document.num_doubted,
+        "Users proposed": document.num_proposed_users,
+        "Their training rows": document.num_proposed_rows,
+        "Single interactions proposed": document.num_proposed_interactions,
+    }
+    lines = [["What", "How many"], *([name, whole(count)] for name, count in counts.items())]
+    if document.expected_precision is not None:
+        lines.append(["Precision that the search expects", f"{document.expected_precision:.3f}"])
+    return lines
+
+
 def sentences(document: PollutionDocument) -> list[str]:
     """What the numbers mean and do not mean."""
     level, at_most = (document.settings["finder"][name] for name in ("level", "at_most"))
