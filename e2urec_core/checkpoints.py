@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2urec_core.artifacts import canonical_json, file_digest
-from e2urec_core.store import sync
+from e2urec_core.disk import sync
 
 if TYPE_CHECKING:
     import pyarrow as pa

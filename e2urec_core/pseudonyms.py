@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2urec_core.artifacts import canonical_json
+from e2urec_core.disk import storage_errors
 from e2urec_core.secret_key import KEY_BYTES, SecretKey, fingerprint_of
-from e2urec_core.store import storage_errors
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from e2urec_core.disk import storage_errors, sync
 from e2urec_core.errors import BadKey
 from e2urec_core.failpoints import failpoint
-from e2urec_core.store import storage_errors, sync
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger

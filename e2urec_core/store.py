@@ -14,43 +14,47 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from e2urec_core.artifacts import KINDS, Artifact, canonical_json, digest_of, file_digest
-from e2urec_core.errors import DamagedArtifact, StorageFailed
+from e2urec_core.artifacts import KINDS, Artifact, canonical_json, digest_of
+from e2urec_core.disk import is_left, own_name, storage_errors, sync, time_on, write_whole
+from e2urec_core.errors import DamagedArtifact
+from e2urec_core.failpoints import failpoint
+from e2urec_core.manifests import MANIFEST, damage_of, described
 from e2urec_core.stage_record import StageRecord
 
 A = TypeVar("A", bound=Artifact)
-MANIFEST = "manifest.json"
 
 
 class Store:
-    """Keeps artifacts under one folder; several processes may use it at once."""
+    """Keeps artifacts under one folder; several processes, of several machines, may use it at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, checkpoints: Path | None = None) -> None:
         """Open or create the store at `root`.
+
+        Args:
+            root: Its folder.
+            checkpoints: Where unfinished stages keep theirs; None: in it. A folder that several machines share is no place for them.
 
         Raises:
             StorageFailed: The folder cannot be written.
         """
-        self.root = root
+        self.root, self.checkpoints = root, checkpoints or root / "checkpoints"
         with storage_errors(root):
             for name in ("objects", "keys", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}.probe"
-            probe.touch()
-            probe.unlink()
-        self._sweep()
+            now_s = time_on(root / "tmp")
+        for path in (root / "tmp").iterdir():
+            if is_left(path, now_s):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     @contextmanager
     def workplace(self) -> Iterator[Path]:
         """A private folder on the store's file system; whatever is left in it at the end is dropped."""
-        place = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        place = self.root / "tmp" / own_name()
         with storage_errors(self.root):
             place.mkdir(mode=0o700)
         try:
@@ -72,7 +76,7 @@ class Store:
             StorageFailed: The disk is full or refuses.
         """
         known = [self._linked(parent) for parent in parents]
-        files = {str(path.relative_to(place)): _described(path, known) for path in sorted(place.rglob("*")) if path.is_file()}
+        files = {str(path.relative_to(place)): described(path, known) for path in sorted(place.rglob("*")) if path.is_file()}
         assert files, f"{made_by} wrote nothing"
         manifest = {"kind": kind.kind, "files": files, "parents": sorted(parents)}
         digest = digest_of(manifest)
@@ -94,10 +98,7 @@ class Store:
         """
         damage = self.damage(handle, apart_from=apart_from)
         if damage is not None:
-            raise DamagedArtifact(
-                f"{handle.kind} {handle.short} is damaged: {damage}",
-                hint=f"run the stage `{handle.made_by or 'that made it'}` again; the damaged copy is not used",
-            )
+            raise damaged(handle, damage)
         return self._folder(handle)
 
     def damage(self, handle: Artifact, *, apart_from: str = "") -> str | None:
@@ -126,19 +127,43 @@ class Store:
     def all(self, kind: type[A]) -> list[A]:
         """Handles of all artifacts of `kind`, newest first; not verified, and without their number of rows."""
         found = []
-        for path in (self.root / "objects" / kind.kind).glob(f"*/{MANIFEST}"):
+        for changed, digest, content in self._manifests(kind):
             try:
-                manifest = json.loads(path.read_bytes())
-                found.append((path.stat().st_mtime, kind(digest=path.parent.name, parents=tuple(manifest["parents"]))))
-            except (OSError, ValueError, KeyError, TypeError):
+                found.append((changed, kind(digest=digest, parents=tuple(json.loads(content)["parents"]))))
+            except (ValueError, KeyError, TypeError):
                 continue
         return [handle for _, handle in sorted(found, key=lambda each: each[0], reverse=True)]
 
+    def folders(self) -> list[Path]:
+        """Where artifacts lie, and folders among them that are none, sorted."""
+        return sorted((self.root / "objects").glob("*/*"))
+
+    def num_files(self, folder: Path) -> int:
+        """How many files one of the `folders` holds, of whatever kind."""
+        return sum(1 for each in (folder, *folder.rglob("*")) if each.is_file())
+
+    def remove(self, folder: Path) -> None:
+        """Remove one of the `folders`: it disappears whole, then its bytes go. One that is gone is no fault.
+
+        Raises:
+            StorageFailed: The disk refuses.
+        """
+        with storage_errors(self.root):
+            if not folder.exists():
+                return
+            gone = self.root / "tmp" / own_name()
+            os.rename(folder, gone)
+            sync(folder.parent)
+            failpoint("erase.renamed")
+            shutil.rmtree(gone)
+
+    def refuse_to_leave_versions(self) -> None:
+        """Refuse where the store may keep versions of what is removed; a folder keeps none."""
+
     def remember(self, key: str, record: StageRecord) -> None:
         """Note that stage key `key` gave `record`."""
-        with storage_errors(self.root):
-            plain = record.canonical()
-            write_whole(self.root / "keys" / f"{key}.json", canonical_json({"record": plain, "sha256": digest_of(plain)}))
+        plain = record.canonical()
+        self._write(f"keys/{key}.json", canonical_json({"record": plain, "sha256": digest_of(plain)}))
 
     def recall(self, key: str) -> StageRecord | None:
         """What `key` gave before, if its artifact is still whole."""
@@ -151,26 +176,52 @@ class Store:
     def record(self, key: str) -> StageRecord | None:
         """What `key` gave before, without a look at the artifact."""
         try:
-            noted = json.loads((self.root / "keys" / f"{key}.json").read_bytes())
-            return StageRecord.model_validate(noted["record"]) if digest_of(noted["record"]) == noted["sha256"] else None
-        except (OSError, ValueError, KeyError, TypeError):
+            return record_in(self._read(f"keys/{key}.json"))
+        except OSError:
             return None
+
+    def records(self) -> dict[str, StageRecord | None]:
+        """What every stage key gave, oldest first; None where that cannot be read."""
+        found = []
+        for path in (self.root / "keys").glob("*.json"):
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path.stem))
+        return {key: self.record(key) for _, key in sorted(found)}
+
+    def forget(self, key: str) -> None:
+        """Remove what is noted of a stage key."""
+        with storage_errors(self.root):
+            (self.root / "keys" / f"{key}.json").unlink(missing_ok=True)
 
     def keep_code(self, digest: str, files: Mapping[str, str]) -> None:
         """Note the digests of the files of code whose own digest is `digest`; what is noted already stays."""
-        place = self.root / "code" / f"{digest}.json"
-        if not place.exists():
-            with storage_errors(self.root):
-                place.parent.mkdir(exist_ok=True, mode=0o700)
-                write_whole(place, canonical_json(files))
+        if self.code(digest) is None:
+            self._write(f"code/{digest}.json", canonical_json(files))
 
     def code(self, digest: str) -> dict[str, str] | None:
         """The files of the code of this digest, each with its own; None where they were never noted, or cannot be read."""
         try:
-            files = json.loads((self.root / "code" / f"{digest}.json").read_bytes())
+            files = json.loads(self._read(f"code/{digest}.json"))
         except (OSError, ValueError):
             return None
         return files if isinstance(files, dict) and digest_of(files) == digest else None
+
+    def _read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def _write(self, name: str, text: str) -> None:
+        place = self.root / name
+        with storage_errors(self.root):
+            place.parent.mkdir(exist_ok=True, mode=0o700)
+            write_whole(place, text)
+
+    def _manifests(self, kind: type[Artifact]) -> Iterator[tuple[float, str, bytes]]:
+        """When each artifact of a kind was published, its digest, and what its manifest holds."""
+        for path in (self.root / "objects" / kind.kind).glob(f"*/{MANIFEST}"):
+            try:
+                yield path.stat().st_mtime, path.parent.name, path.read_bytes()
+            except OSError:
+                continue
 
     def _move_in(self, place: Path, handle: Artifact) -> None:
         target = self._folder(handle)
@@ -178,7 +229,7 @@ class Store:
             sync(path)
         sync(place)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if target.exists() and self.damage(handle) is not None:
+        if target.exists() and damage_of(target, handle.digest, handle.parents) is not None:
             shutil.rmtree(target)
         if not target.exists():
             try:
@@ -205,96 +256,19 @@ class Store:
     def _folder(self, handle: Artifact) -> Path:
         return self.root / "objects" / handle.kind / handle.digest
 
-    def _sweep(self) -> None:
-        for path in (self.root / "tmp").iterdir():
-            owner = path.name.split("-", 1)[0]
-            if not owner.isdigit() or not _alive(int(owner)):
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+def damaged(handle: Artifact, damage: str) -> DamagedArtifact:
+    """The refusal of an artifact that is not what was published."""
+    return DamagedArtifact(
+        f"{handle.kind} {handle.short} is damaged: {damage}",
+        hint=f"run the stage `{handle.made_by or 'that made it'}` again; the damaged copy is not used",
+    )
 
 
-def damage_of(
-    folder: Path, digest: str, parents: Sequence[str] | None = None, *, apart_from: str = "", nothing_else: bool = False
-) -> str | None:
-    """What is wrong with a folder that was published as `digest`, or None when every byte is as it was.
-
-    Args:
-        folder: With its manifest.
-        digest: Of the artifact.
-        parents: What it was made from; None where that is not known.
-        apart_from: A folder inside whose files only the size is looked at.
-        nothing_else: Whether files that were not published are damage too.
-    """
+def record_in(content: bytes) -> StageRecord | None:
+    """The record of a stage key as it was noted; None where it is not whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if digest_of(manifest) != digest or (parents is not None and sorted(parents) != manifest["parents"]):
-            return f"its {MANIFEST} was altered"
-        for name, described in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                return f"`{name}` is missing"
-            read = not apart_from or not name.startswith(f"{apart_from}/")
-            if path.stat().st_size != described["bytes"] or (read and file_digest(path) != described["sha256"]):
-                return f"the bytes of `{name}` have changed"
-        if nothing_else:
-            there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
-            if more := sorted(there - manifest["files"].keys() - {MANIFEST}):
-                return f"`{more[0]}` was not published"
-    except (FileNotFoundError, NotADirectoryError):
-        return "its folder is missing"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"its {MANIFEST} cannot be read"
-    return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` beside `path` and rename it there, so that a reader sees the old file or the new one, never half."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
-    try:
-        beside.write_text(text)
-        sync(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _described(path: Path, linked: Sequence[Mapping[tuple[int, int], Mapping[str, Any]]]) -> Mapping[str, Any]:
-    """Digest and size of a file; those of a file that a parent holds too are taken from there, without reading it."""
-    told = path.stat()
-    for files in linked:
-        if (told.st_dev, told.st_ino) in files:
-            return files[told.st_dev, told.st_ino]
-    return {"sha256": file_digest(path), "bytes": told.st_size}
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's or folder's contents are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def storage_errors(root: Path) -> Iterator[None]:
-    """Say of whatever the operating system refuses inside that the workspace `root` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"the workspace cannot be written: {error.strerror or error}",
-            facts={"folder": root},
-            hint="free some space, mend the folder's rights, or name another folder with `--workspace`",
-        ) from error
+        noted = json.loads(content)
+        return StageRecord.model_validate(noted["record"]) if digest_of(noted["record"]) == noted["sha256"] else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -12,4 +12,4 @@ class StoreToRead(Store):
 
     def __init__(self, root: Path) -> None:
         """The store at `root` as it lies there."""
-        self.root = root
+        self.root, self.checkpoints = root, root / "checkpoints"

@@ -17,7 +17,7 @@ from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
 from flows.explain_command import DryRun, explain, show_dry_run
 from flows.finding import find_polluted
-from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs, take_settings
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace, environment_kept, show_knobs, take_settings
 from flows.models_commands import app as models_commands
 from flows.night_commands import erase, nightly
 from flows.receipt_commands import app as receipt_commands
@@ -63,6 +63,7 @@ def unlearn(
         str | None, typer.Option("--preset", help="Named settings to start from: demo, default, smoke, paper, memorising, table-1 to 5.")
     ] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
@@ -104,6 +105,7 @@ def train(
     backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],
     preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
@@ -146,6 +148,7 @@ def compare(
     parallel: Annotated[int | None, typer.Option("--parallel", help="Stages side by side, each in its own process; 2 by default.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
@@ -177,6 +180,7 @@ def stage(
     name: Annotated[str, typer.Argument(help="Stage, such as `unlearn`.")],
     run: Annotated[str, typer.Option("--run", help="Run whose stage is run again, or `last`.")],
     workspace: Workspace = None,
+    store: StoreAt = None,
     seed: Scalar = None,
     device: Scalar = None,
     threads: Scalar = None,
@@ -211,11 +215,12 @@ def stage(
 
 
 @app.command()
-def runs(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def runs(workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the runs of a workspace with the states of their stages."""
-    from tasks._journal import all_runs, place_of
+    from tasks._journal import place_of
+    from tasks._stores import journals_of
 
-    records = all_runs(place_of(workspace) / "runs")
+    records = journals_of(place_of(workspace)).all()
     if as_json:
         _print([record.canonical() for record in records])
         return
@@ -234,7 +239,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         arguments = take_settings(sys.argv[1:])
-        app(arguments, standalone_mode=False)
+        with environment_kept():
+            app(arguments, standalone_mode=False)
     except UserError as error:
         if debug:
             raise
@@ -268,7 +274,7 @@ def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:
     from flows.runs import FAMILIES, Run, build_run
 
     print(
-        "usage: e2urec unlearn DATASET BACKBONE METHOD [--preset NAME] [--workspace DIR] [--dry-run] [--json] [--debug] "
+        "usage: e2urec unlearn DATASET BACKBONE METHOD [--preset NAME] [--workspace DIR] [--store ADDRESS] [--dry-run] [--json] [--debug] "
         "[--section.field VALUE ...]\n"
     )
     for name, base in FAMILIES.items():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from e2urec_core.errors import BadSetting, StorageFailed
-from flows.flags import FLAGS, AsJson, Debug, Workspace, show_knobs
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace, show_knobs
 
 if TYPE_CHECKING:
     from e2urec_core.data_page import Findings
@@ -45,6 +45,7 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the page; default: data-check/DATASET in the workspace.")] = None,
     data_docs: Annotated[bool, typer.Option("--data-docs", help="Write Great Expectations' own pages too; they need a network.")] = False,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
     show_help: SHOW_HELP = False,
@@ -73,6 +74,7 @@ def check(
 def users(
     dataset: DATASET = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
     show_help: SHOW_HELP = False,
@@ -112,14 +114,14 @@ def _place(workspace: Path | None) -> Iterator[tuple[Path, Path]]:
     """The workspace, and a private empty folder in it that is dropped at the end, also when the command is terminated."""
     import warnings
 
-    from e2urec_core.store import Store
     from tasks._journal import place_of
+    from tasks._stores import store_of
 
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     root = place_of(workspace)
     try:
-        with Store(root / "store").workplace() as place:
+        with store_of(root).workplace() as place:
             yield root, place
     except OSError as error:
         raise StorageFailed(
@@ -131,7 +133,7 @@ def _write(folder: Path, page: str, place: Path, *, data_docs: bool) -> dict[str
     """Write the page, the quarantine and, where asked, the pages of Great Expectations; returns where they lie."""
     from e2urec_core.data.places import QUARANTINE
     from e2urec_core.data_page import write_data_docs
-    from e2urec_core.store import write_whole
+    from e2urec_core.disk import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / PAGE, page)

@@ -13,7 +13,6 @@ from flows.releasing import chapter, open_desk
 from flows.rooms import open_room
 from flows.runs import Run
 from tasks._desk import Desk
-from tasks._journal import Journal
 from tasks._notices import run_failed
 from tasks._room import ROOM
 from tasks._shown import truthful
@@ -58,7 +57,7 @@ def diff(first: int, second: int, workspace: str = "") -> str:
 
 def _made_of(desk: Desk, release: ReleaseRecord) -> tuple[Run, Interactions, Examples, ForgetRequest, Tokens]:
     """The settings of the run that made a release, and what it was made from."""
-    journal = Journal.open(desk.workspace / "runs", release.run)
+    journal = journals_of(desk.workspace).open(release.run)
     kinds = {"ingest": Interactions, "split": Examples, "forget": ForgetRequest, "tokenise": Tokens}
     found = []
     for name, kind in kinds.items():

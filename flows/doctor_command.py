@@ -6,12 +6,12 @@ import json
 import sys
 from itertools import groupby
 
-from flows.flags import AsJson, Debug, Workspace
+from flows.flags import AsJson, Debug, StoreAt, Workspace
 
 EXIT_FAULT = 1
 
 
-def doctor(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def doctor(workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Say whether this machine and workspace are fit for nights; changes nothing. Exit code 0: no fault; 1: a fault."""
     from flows.health.examination import examine
     from flows.health.finding import counted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from e2urec_core.errors import BadSetting
-from flows.flags import FLAGS, AsJson, Debug, Workspace
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace
 from flows.surroundings import quieten
 
 if TYPE_CHECKING:
@@ -27,17 +27,20 @@ def explain(
     name: Annotated[str, typer.Argument(metavar="RUN", help="A run of `unlearn`, `train` or `compare`, or `last`.")],
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Say of each stage of an earlier run whether it would be taken from the store if the run were started again, and if not, why."""
     from flows.runs import LAST, is_told
-    from tasks._journal import Journal, all_runs, place_of
+    from tasks._journal import place_of
+    from tasks._stores import journals_of
 
     place = place_of(workspace)
-    explained = (each for each in all_runs(place / "runs") if "methods" in each.settings or is_told(each.settings))
+    journals = journals_of(place)
+    explained = (each for each in journals.all() if "methods" in each.settings or is_told(each.settings))
     runs = list(explained) if name == LAST else []
-    record = Journal.open(place / "runs", runs[-1].run if runs else name).record.as_it_is()
+    record = journals.open(runs[-1].run if runs else name).record.as_it_is()
     foresight = _foreseen(*_story_of(record), place, record)
     stages = [each for each in foresight.stages if stage in (None, each.stage, each.stage.split(" ")[0])]
     if not stages:

@@ -17,7 +17,7 @@ from flows.rooms import settled
 from flows.runs import Run
 from flows.train import tell as tell_training
 from flows.unlearn import tell as tell_unlearning
-from tasks._foresight import ForeseenStore, Foresight, UnsavedJournal, newest, of_run
+from tasks._foresight import Foresight, UnsavedJournal, foreseen_store, newest, of_run
 from tasks._journal import RunRecord
 from tasks._room import ROOM, Room, StoryEnds
 from tasks._tracking import Tracker
@@ -35,7 +35,7 @@ def foresee(plan: Plan, story: Story, place: Path, record: RunRecord | None = No
         place: The workspace's folder, which need not be there.
         record: The earlier run that the stages are held against; without one, each is held against the newest of its title in the store.
     """
-    store = ForeseenStore(place / "store")
+    store = foreseen_store(place)
     run = plan.run if isinstance(plan, Comparison) else plan
     sections = {type(value): name for name, value in run if isinstance(value, Settings)} | {Seat: "", dict: ""}
     earlier = of_run(store, record) if record else newest(store)

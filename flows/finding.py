@@ -11,7 +11,7 @@ import typer
 from e2urec_core.errors import BadSetting
 from e2urec_core.pollution.rule import FindRule, FoldRule
 from e2urec_core.settings import Settings
-from flows.flags import FLAGS, AsJson, Debug, Workspace
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace
 from flows.runs import Run, build_run, filled
 
 OWN = {"folds": FoldRule, "finder": FindRule}
@@ -59,6 +59,7 @@ def find_polluted(
     backbone: Annotated[str, typer.Argument(help="Backbone, such as `tiny-t5`.")],
     preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Seed of everything that is drawn.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,

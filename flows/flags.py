@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from e2urec_core.errors import BadSetting
+from tasks._stores import VARIABLE as STORE
 
 SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
 FLAGS: dict[str, str] = {}
 """Settings of the command that runs, by their dotted names."""
 
+
+def use_store(address: str | None) -> str | None:
+    """Let this process keep artifacts at `address`, if one is given; everything that opens a store reads it from the environment."""
+    if address is not None:
+        os.environ[STORE] = address
+    return address
+
+
 Workspace = Annotated[Path | None, typer.Option("--workspace", help="Folder of all results; default: $E2UREC_WORKSPACE or ./workspace.")]
+StoreAt = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        callback=use_store,
+        help="Folder, or s3://, gs:// or abfss:// address, of the artifacts; default: $E2UREC_STORE or `store` in the workspace.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 
@@ -35,6 +54,18 @@ def take_settings(arguments: list[str]) -> list[str]:
             raise BadSetting(f"`{argument}` has no value", hint=f"write `{argument} VALUE`")
         FLAGS[match[1]] = value
     return left
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Within, a command may choose its store; the next one of this process finds the environment as it was."""
+    before = os.environ.get(STORE)
+    try:
+        yield
+    finally:
+        os.environ.pop(STORE, None)
+        if before is not None:
+            os.environ[STORE] = before
 
 
 def told_or_read(word: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from e2urec_core.errors import BadSetting, ReleaseRefused, TrackingFailed
-from flows.flags import AsJson, Debug, Workspace
+from flows.flags import AsJson, Debug, StoreAt, Workspace
 from flows.surroundings import prepare
 from tasks._progress import say
 
@@ -31,7 +31,7 @@ def models(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_models(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def list_models(workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the releases, newest first: which is champion, what the gates said, how many people it has forgotten."""
     desk = _desk(workspace)
     held = _look(desk)
@@ -52,7 +52,7 @@ def list_models(workspace: Workspace = None, as_json: AsJson = False, debug: Deb
 
 
 @app.command()
-def show(version: VERSION, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def show(version: VERSION, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show one release: where it comes from, what every gate said, whom of the forgotten it still knows."""
     from e2urec_core.release.verdict import VerdictDocument
 
@@ -80,7 +80,7 @@ def show(version: VERSION, workspace: Workspace = None, as_json: AsJson = False,
 
 
 @app.command()
-def promote(version: VERSION, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def promote(version: VERSION, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Make a version the champion, once the registry's copy of it is proved to be what was judged."""
     _move(_desk(workspace), version, "promote", as_json=as_json)
 
@@ -91,6 +91,7 @@ def rollback(
         int | None, typer.Argument(metavar="[VERSION]", help="Version that was champion before; default: the last one.")
     ] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -110,6 +111,7 @@ def diff(
     first: Annotated[int, typer.Argument(metavar="A", help="Version before.")],
     second: Annotated[int, typer.Argument(metavar="B", help="Version after.")],
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

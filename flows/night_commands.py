@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.flags import FLAGS, AsJson, Debug, Workspace
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace
 from flows.nights import LADDER, POLLUTION_LADDER
 from flows.surroundings import prepare
 
@@ -28,6 +28,7 @@ def nightly(
         bool, typer.Option("--take-over", help="Start though another night holds the workspace; that one can then do nothing more.")
     ] = False,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -42,6 +43,7 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be erased.")] = False,
     take_over: Annotated[bool, typer.Option("--take-over", help="As for `nightly`.")] = False,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

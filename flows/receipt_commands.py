@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from e2urec_core.errors import BadKey, BadReceipt, BadSetting
-from flows.flags import AsJson, Debug, Workspace, told_or_read
+from flows.flags import AsJson, Debug, StoreAt, Workspace, told_or_read
 from flows.surroundings import prepare
 from tasks._journal import place_of
 from tasks._progress import say
@@ -50,7 +50,7 @@ def verify(file: FILE, key: KEY = None, as_json: AsJson = False, debug: Debug = 
 
 
 @app.command("verify-all")
-def verify_all(workspace: Workspace = None, key: KEY = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def verify_all(workspace: Workspace = None, store: StoreAt = None, key: KEY = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Verify a workspace's whole chain of receipts, and that it is the one that the ledger knows."""
     from e2urec_core.receipts.chain import FOLDER
     from e2urec_core.receipts.folder import EMPTY, read_public_key
@@ -118,7 +118,7 @@ def open_commitment(
 
 
 @app.command("rotate-key")
-def rotate_key(workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def rotate_key(workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Hand over to a new key; the statement is signed by both keys and is a link of the chain, so old receipts still verify."""
     place = prepare(workspace)
     from e2urec_core.ledger import ledger_place, open_ledger

@@ -13,7 +13,7 @@ import typer
 
 from e2urec_core.ledger.request_records import MOVES, Identity, NewRequest, RequestRecord, RequestRule
 from e2urec_core.settings import Settings
-from flows.flags import FLAGS, AsJson, Debug, Workspace, told_or_read
+from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace, told_or_read
 from tasks._progress import say
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add(
         str | None, typer.Option("--requested-at", help="When it was asked for, such as 2026-01-31T12:00:00Z; default: now.")
     ] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -64,6 +65,7 @@ def add(
 def import_file(
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV, NDJSON or Parquet, with the columns of the contract.")],
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -84,6 +86,7 @@ def import_file(
 def list_requests(
     state: Annotated[str | None, typer.Option("--state", help=f"One of {', '.join(MOVES)}.")] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -110,6 +113,7 @@ def show(
     request: REQUEST,
     identity: Annotated[bool, typer.Option("--identity", help="Show who it is about, too, and the nonce that opens its receipt.")] = False,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -131,37 +135,37 @@ def show(
 
 
 @app.command()
-def verify(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def verify(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Note that it is the person themselves who asks: a request that came by HTTP is queued."""
     _tell([_open(workspace).verify_person(request)], as_json=as_json)
 
 
 @app.command()
-def cancel(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def cancel(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Withdraw a request that no run has claimed yet; who it was about is erased."""
     _tell([_open(workspace).cancel(request)], as_json=as_json)
 
 
 @app.command()
-def reject(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def reject(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Refuse a request that no run has claimed yet; who it was about is erased."""
     _tell([_open(workspace).reject(request)], as_json=as_json)
 
 
 @app.command()
-def hold(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def hold(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Put a request that no run has claimed yet on legal hold: it is not carried out until it is released."""
     _tell([_open(workspace).hold(request)], as_json=as_json)
 
 
 @app.command()
-def release(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def release(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """End a legal hold: the request is what it was before."""
     _tell([_open(workspace).release(request)], as_json=as_json)
 
 
 @app.command()
-def approve(request: REQUEST, workspace: Workspace = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def approve(request: REQUEST, workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Queue a request that waits for a person: one of too many in a night, or one whose nights have failed."""
     _tell([_open(workspace).approve(request)], as_json=as_json)
 
@@ -174,6 +178,7 @@ def serve(
         Path | None, typer.Option("--token-file", help="File of mode 600 with the token; default: $E2UREC_REQUESTS_TOKEN.")
     ] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     debug: Debug = False,
 ) -> None:
     """Take requests in by HTTP: POST /requests, GET and DELETE /requests/NAME, GET /health."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,16 @@ from typing import Any
 from e2urec_core.artifacts import Interactions
 from e2urec_core.data.appending import read_counts
 from e2urec_core.data.places import PARTS
-from e2urec_core.errors import UnknownRun
+from e2urec_core.errors import StorageFailed, UnknownRun
 from e2urec_core.plugins import word
 from e2urec_core.settings import Settings
-from e2urec_core.store import Store
-from e2urec_core.store_to_read import StoreToRead
 from flows.runs import Run
 from flows.surroundings import quiet_others
 from tasks._journal import Journal, here, place_of
 from tasks._log import about
 from tasks._room import CHAPTER, ROOM, Execution, Mode, Room, StoryEnds
 from tasks._shown import introduce
+from tasks._stores import journals_of, store_of, store_to_read
 from tasks._tracking import Tracker
 
 
@@ -41,8 +40,8 @@ def open_room(settings: Settings, words: Sequence[str], workspace: str | Path | 
     # A flow run of a worker has not come through the command.
     quiet_others()
     place = place_of(workspace)
-    store = Store(place / "store")
-    journal = Journal.start(place / "runs", "-".join(map(word, words)), settings.canonical())
+    store = store_of(place)
+    journal = journals_of(place).start("-".join(map(word, words)), settings.canonical())
     room = Room(place, store, journal, Tracker(place), execution=execution)
     with _inside(room, settings):
         introduce(room, _tags(settings))
@@ -71,7 +70,7 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
         return "recorded" if order.index(name) < at else "compare"
 
     journal.change(settings=run.canonical())
-    with _inside(Room(place, Store(place / "store"), journal, Tracker(place), mode, run.execution), run) as room:
+    with _inside(Room(place, store_of(place), journal, Tracker(place), mode, run.execution), run) as room:
         yield room
 
 
@@ -95,7 +94,8 @@ def _tracked(room: Room, settings: Settings) -> Iterator[Room]:
         room.tracker.finish("FINISHED")
         return
     except BaseException:
-        journal.change(state="failed")
+        with suppress(StorageFailed):
+            journal.change(state="failed")
         room.tracker.finish("FAILED")
         raise
     finally:
@@ -131,7 +131,7 @@ def settled(run: Run, workspace: str | Path | None) -> Run:
     onto = run.ingest.onto
     if not onto:
         return run
-    store = StoreToRead(place_of(workspace) / "store")
+    store = store_to_read(place_of(workspace))
     stored = store.all(Interactions)
     if onto == "latest":
         of_the_same = (handle for handle in stored if read_counts(store.open(handle, apart_from=PARTS))["dataset"] == run.dataset.kind)

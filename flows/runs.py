@@ -23,7 +23,7 @@ from e2urec_core.release.gates import Gates
 from e2urec_core.release.rule import ReleaseRule
 from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
-from tasks._journal import Journal, all_runs, place_of
+from tasks._journal import Journal, place_of
 
 STAGES = (
     "ingest",
@@ -156,9 +156,11 @@ def open_run(workspace: str | Path | None, name: str) -> Journal:
     Raises:
         UnknownRun: There is none.
     """
-    folder = place_of(workspace) / "runs"
-    runs = [record.run for record in all_runs(folder) if is_told(record.settings)] if name == LAST else []
-    return Journal.open(folder, runs[-1] if runs else name)
+    from tasks._stores import journals_of
+
+    journals = journals_of(place_of(workspace))
+    runs = [record.run for record in journals.all() if is_told(record.settings)] if name == LAST else []
+    return journals.open(runs[-1] if runs else name)
 
 
 def run_of(name: str, settings: Mapping[str, Any]) -> Run:

@@ -12,7 +12,7 @@ import typer
 
 from e2urec_core.errors import BadInput
 from e2urec_core.ledger import VARIABLE as LEDGER
-from flows.flags import AsJson, Debug, Workspace, told_or_read
+from flows.flags import AsJson, Debug, StoreAt, Workspace, told_or_read
 from tasks._progress import say
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ def scan(
         Path | None, typer.Option("--example-ids", help="File with ids of the user's rows, one a line, written before they were deleted.")
     ] = None,
     workspace: Workspace = None,
+    store: StoreAt = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Look through a whole workspace for everything that names a user. Exit code 0: nothing; 1: something; 2: bad input."""
     from e2urec_core.scanning.scan import Scan
+    from e2urec_core.scanning.shelves import shelves_of
     from e2urec_core.scanning.targets import Targets, read_example_ids
     from tasks._journal import place_of
+    from tasks._stores import store_to_read
 
     named = told_or_read(user)
     known = frozenset[int]()
@@ -49,7 +52,7 @@ def scan(
                 f"the example ids cannot be read: {error.strerror}", facts={"file": example_ids}, hint="name a file that you may read"
             ) from None
     place = place_of(workspace)
-    search = Scan(place, Targets.of(named, item or (), known))
+    search = Scan(place, Targets.of(named, item or (), known), shelves_of(store_to_read(place), place))
     search.run()
     _ledger(search)
     _tracking(search)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from e2urec_core.errors import ServiceFailed
-from flows.flags import AsJson, Debug, Workspace
+from flows.flags import AsJson, Debug, StoreAt, Workspace
 from flows.surroundings import QUIET_OTHERS, prepare
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ MLFLOW_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 def serve(
     workspace: Workspace = None,
+    store: StoreAt = None,
     prefect_port: Annotated[int, typer.Option("--prefect-port", min=1, max=65535, help="Port of Prefect's server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=1, max=65535, help="Port of MLflow's server.")] = 5000,
     at_once: Annotated[int, typer.Option("--at-once", min=1, max=64, help="Most runs at once of a worker without a GPU.")] = 2,

@@ -51,9 +51,9 @@ def _show_release(place: Path, name: str) -> None:
     from e2urec_core.ledger import ledger_place, open_ledger
     from e2urec_core.ledger.releases import Releases
     from tasks._desk import model_name
-    from tasks._journal import Journal
+    from tasks._stores import journals_of
 
-    entry = Journal.open(place / "runs", name).record.stages.get("bundle")
+    entry = journals_of(place).open(name).record.stages.get("bundle")
     handle = entry.artifact() if entry else None
     if handle is None:
         return

@@ -52,15 +52,17 @@ QUIET_OTHERS = {
 
 def prepare(workspace: Path | None) -> Path:
     """Make sure that the workspace can be written, and set what other packages read from the environment when imported."""
-    from e2urec_core.store import Store
     from flows.servers import end_orphans
     from tasks._journal import place_of
+    from tasks._stores import store_of
 
     place = place_of(workspace)
-    Store(place / "store")
-    _PREPARED.append(place)
-    if (fault := _no_room(place)) is not None:
-        raise fault
+    # The cache of an object store lies in the workspace; a folder elsewhere may have no room while the workspace has.
+    folder = store_of(place).root
+    _PREPARED[:] = [place] if folder.is_relative_to(place) else [place, folder]
+    for each in _PREPARED:
+        if (fault := _no_room(each)) is not None:
+            raise fault
     end_orphans(place / "prefect")
     quieten(place / "prefect")
     _take_what_is_served(place)
@@ -109,7 +111,7 @@ def _set_environment(environment: dict[str, str]) -> None:
 
 def storage_fault(error: Exception) -> UserError | None:
     """The sentence for an error of another package that comes of a disk that is full or refuses; None for any other error."""
-    fault = _no_room(_PREPARED[-1]) if _PREPARED else None
+    fault = next((found for place in _PREPARED if (found := _no_room(place)) is not None), None)
     if fault is not None:
         fault.facts["found by"] = type(error).__name__
     return fault
@@ -117,9 +119,10 @@ def storage_fault(error: Exception) -> UserError | None:
 
 def _no_room(place: Path) -> UserError | None:
     """The sentence for a workspace in which nothing more can be written."""
+    from e2urec_core.disk import own_name
     from e2urec_core.errors import StorageFailed
 
-    probe, hint = place / f".{os.getpid()}.probe", "free some space, then run the command again: it goes on from what is finished"
+    probe, hint = place / f".{own_name()}.probe", "free some space, then run the command again: it goes on from what is finished"
     try:
         free = shutil.disk_usage(place).free
         if free < LEAST_ROOM:

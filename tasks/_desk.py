@@ -14,6 +14,7 @@ from e2urec_core.failpoints import failpoint
 from e2urec_core.store import Store
 from tasks._progress import say
 from tasks._registry import Registry, fetched_bundle
+from tasks._stores import store_of
 from tasks._tracking import Tracker
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Desk:
     @classmethod
     def of(cls, workspace: Path, run: str) -> Desk:
         """The desk of a workspace in which no run is under way, for a command that the ledger is to note as `run`; see `open`."""
-        return cls.open(workspace, Store(workspace / "store"), Tracker(workspace), model_name(), run)
+        return cls.open(workspace, store_of(workspace), Tracker(workspace), model_name(), run)
 
     @property
     def releases(self) -> Releases:

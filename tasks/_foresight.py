@@ -14,12 +14,15 @@ from typing import Any, Literal, TypeVar
 
 from e2urec_core.artifacts import Artifact, digest_of
 from e2urec_core.settings import Settings
+from e2urec_core.shared_store import SharedStoreToRead
 from e2urec_core.stage_record import StageRecord
+from e2urec_core.store import Store
 from e2urec_core.store_to_read import StoreToRead
 from tasks._differences import SHOWN, Reason, code_differences, differences
 from tasks._journal import Journal, RunRecord, StageEntry
 from tasks._keys import code_files
 from tasks._room import StoryEnds
+from tasks._stores import address_of, remote_of
 
 A = TypeVar("A", bound=Artifact)
 State = Literal["stored", "run", "depends"]
@@ -57,8 +60,8 @@ class Earlier:
     fault: str = ""
 
 
-class ForeseenStore(StoreToRead):
-    """A store that refuses to open what would have to be made first."""
+class _Foreseen(Store):
+    """Refuses to open what would have to be made first."""
 
     def open(self, handle: Artifact, *, apart_from: str = "") -> Path:
         """See `Store.open`.
@@ -69,6 +72,20 @@ class ForeseenStore(StoreToRead):
         if title := awaited_from(handle):
             raise StoryEnds(title)
         return super().open(handle, apart_from=apart_from)
+
+
+class ForeseenStore(_Foreseen, StoreToRead):
+    """A store in which what would have to be made first cannot be opened."""
+
+
+class ForeseenSharedStore(_Foreseen, SharedStoreToRead):
+    """The same for a shared one."""
+
+
+def foreseen_store(workspace: Path) -> ForeseenStore | ForeseenSharedStore:
+    """The store of a workspace to foresee in."""
+    remote = remote_of(workspace)
+    return ForeseenStore(Path(address_of(workspace))) if remote is None else ForeseenSharedStore(remote)
 
 
 class UnsavedJournal(Journal):
@@ -83,7 +100,7 @@ class Foresight:
 
     def __init__(
         self,
-        store: ForeseenStore,
+        store: ForeseenStore | ForeseenSharedStore,
         journal: UnsavedJournal,
         earlier: Callable[[str, type[Artifact]], Earlier],
         sections: Mapping[type[Any], str],
@@ -185,7 +202,7 @@ def _stages_awaited(value: Any) -> tuple[str, ...]:
     return (title,) if isinstance(value, Artifact) and (title := awaited_from(value)) else ()
 
 
-def of_run(store: StoreToRead, run: RunRecord) -> Callable[[str, type[Artifact]], Earlier]:
+def of_run(store: Store, run: RunRecord) -> Callable[[str, type[Artifact]], Earlier]:
     """Holds every stage against the same one of a run."""
 
     def earlier(title: str, _writes: type[Artifact]) -> Earlier:
@@ -199,11 +216,11 @@ def of_run(store: StoreToRead, run: RunRecord) -> Callable[[str, type[Artifact]]
     return earlier
 
 
-def newest(store: StoreToRead) -> Callable[[str, type[Artifact]], Earlier]:
+def newest(store: Store) -> Callable[[str, type[Artifact]], Earlier]:
     """Holds every stage against the newest one of its title and kind in the store or, if there is none, of its name and kind."""
     records: dict[tuple[str, str], StageRecord] = {}
-    for path in sorted((store.root / "keys").glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
-        if record := store.record(path.stem):
+    for record in store.records().values():
+        if record is not None:
             records |= {(name, record.kind): record for name in (record.stage, _named(record.stage))}
 
     def earlier(title: str, writes: type[Artifact]) -> Earlier:

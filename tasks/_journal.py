@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from e2urec_core.artifacts import KINDS, Artifact
+from e2urec_core.disk import write_whole
 from e2urec_core.errors import UnknownRun
 from e2urec_core.settings import Settings
-from e2urec_core.store import write_whole
 
 State = Literal["running", "completed", "cached", "failed", "stale", "unfinished"]
 
@@ -106,13 +107,13 @@ def here() -> dict[str, Any]:
 class Journal:
     """Keeps one run's record on disk, written whole at every change; several threads may note stages at once."""
 
-    def __init__(self, path: Path, record: RunRecord) -> None:
-        """Continue `record` in the file `path`."""
-        self.path, self.record = path, record
+    def __init__(self, path: Path, record: RunRecord, share: Callable[[Path], None] | None = None) -> None:
+        """Continue `record` in the file `path`, which `share` is told of after every change."""
+        self.path, self.record, self._share = path, record, share
         self._lock = threading.Lock()
 
     @classmethod
-    def start(cls, folder: Path, prefix: str, settings: dict[str, Any]) -> Journal:
+    def start(cls, folder: Path, prefix: str, settings: dict[str, Any], share: Callable[[Path], None] | None = None) -> Journal:
         """A new run, named after its words and the second it was started in."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         now = datetime.now(UTC)
@@ -125,13 +126,13 @@ class Journal:
             except FileExistsError:
                 continue
             record = RunRecord(run=name, started_at=now.isoformat(timespec="seconds"), state="running", settings=settings, **here())
-            journal = cls(path, record)
+            journal = cls(path, record, share)
             journal.save()
             return journal
         raise AssertionError(f"1000 runs named {stem}")
 
     @classmethod
-    def open(cls, folder: Path, run: str) -> Journal:
+    def open(cls, folder: Path, run: str, share: Callable[[Path], None] | None = None) -> Journal:
         """The journal of a run that was started before.
 
         Raises:
@@ -146,7 +147,7 @@ class Journal:
                 hint="`e2urec runs` lists them; another workspace is named with `--workspace`",
             )
         try:
-            return cls(path, RunRecord.model_validate_json(path.read_bytes()))
+            return cls(path, RunRecord.model_validate_json(path.read_bytes()), share)
         except ValidationError:
             raise UnknownRun(
                 f"the record of run `{run}` cannot be read", facts={"file": path}, hint="start the run anew; its artifacts are in the store"
@@ -171,6 +172,8 @@ class Journal:
     def save(self) -> None:
         """Write the record."""
         write_whole(self.path, self.record.model_dump_json(indent=1))
+        if self._share is not None:
+            self._share(self.path)
 
 
 def all_runs(folder: Path) -> list[RunRecord]:

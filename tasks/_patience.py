@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from e2urec_core.errors import BadSetting, TrackingFailed, TrackingRefused
+from e2urec_core.errors import TrackingFailed, TrackingRefused
+from e2urec_core.patience import FIRST_DELAY_S, LONGEST_DELAY_S, patience_in
 
 T = TypeVar("T")
-VARIABLE, DEFAULT_S = "E2UREC_TRACKING_PATIENCE_S", 60.0
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
+VARIABLE = "E2UREC_TRACKING_PATIENCE_S"
 # What another try may mend; all other answers of a server are final.
 PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
 CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 def patience_s() -> float:
-    """Seconds for which a call is repeated: `E2UREC_TRACKING_PATIENCE_S`, else a minute.
-
-    Raises:
-        BadSetting: The variable holds no such number.
-    """
-    given = os.environ.get(VARIABLE, "")
-    try:
-        seconds = float(given) if given else DEFAULT_S
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise BadSetting(f"`{VARIABLE}={given}` is refused: it is no number of seconds", hint=f"take one such as {DEFAULT_S:.0f}")
-    return seconds
+    """Seconds for which a call is repeated: `E2UREC_TRACKING_PATIENCE_S`, else a minute; see `patience_in`."""
+    return patience_in(VARIABLE)
 
 
 def patiently(call: Callable[[], T], address: str, patience: float) -> T:

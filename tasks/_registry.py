@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from e2urec_core.artifacts import Bundle
 from e2urec_core.errors import BadRelease, TrackingRefused
-from e2urec_core.store import Store, damage_of
+from e2urec_core.manifests import damage_of
+from e2urec_core.store import Store
 from tasks._tracking import Tracker
 
 FOLDER = "recommender"

@@ -16,7 +16,6 @@ from e2urec_core.errors import UnknownRun
 from e2urec_core.notes import facts
 from e2urec_core.settings import Settings
 from e2urec_core.store import Store
-from tasks._journal import Journal
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger
@@ -89,7 +88,7 @@ def snapshot_of(workspace: Path, store: Store, ledger: Ledger, bundle: str, run:
     there = written(ledger)
     if there is not None and bundle in there.releases:
         return there
-    record = Journal.open(workspace / "runs", run).record
+    record = journals_of(workspace).open(run).record
     found: dict[str, Artifact | None] = {
         name: entry.artifact() if (entry := record.stages.get(stage)) else None for name, stage in STAGES.items()
     }

@@ -12,6 +12,7 @@ import inspect
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,7 +193,7 @@ def _run(
 ) -> A:
     key = digest_of(parts)
     room.journal.note(title, StageEntry(state="running", key=key))
-    checkpoints = room.store.root / "checkpoints" / key
+    checkpoints = room.store.checkpoints / key
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
@@ -236,7 +237,9 @@ def _both(first: Report, second: Report) -> Report:
 
 def _fail(room: Room, title: str, key: str, error: BaseException) -> None:
     told = str(error).splitlines()[0] if isinstance(error, UserError) else type(error).__name__
-    room.journal.note(title, StageEntry(state="failed", key=key, fault=told))
+    # A store that does not answer is no news any more, and would hide what has failed.
+    with suppress(StorageFailed):
+        room.journal.note(title, StageEntry(state="failed", key=key, fault=told))
 
 
 def _recorded(room: Room, title: str, key: str, writes: type[A], *, compare: bool) -> A:

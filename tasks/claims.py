@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from e2urec_core.artifacts import Examples, ForgetRequest, Interactions, digest_of
 from e2urec_core.data import places
+from e2urec_core.disk import storage_errors, sync
 from e2urec_core.ledger.request_records import RequestRecord
-from e2urec_core.store import Store, storage_errors, sync
+from e2urec_core.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

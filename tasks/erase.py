@@ -14,11 +14,13 @@ from pathlib import Path
 from e2urec_core.artifacts import Artifact, Interactions
 from e2urec_core.deletion import removal
 from e2urec_core.deletion.lineage import made_from
+from e2urec_core.disk import storage_errors
 from e2urec_core.errors import WorkspaceBusy
 from e2urec_core.failpoints import failpoint
-from e2urec_core.store import Store, storage_errors
-from tasks._journal import RunRecord, all_runs
+from e2urec_core.store import Store
+from tasks._journal import RunRecord
 from tasks._snapshot import Snapshot
+from tasks._stores import journals_of
 from tasks.claims import FOLDER as CLAIMS
 from tasks.claims import Asked, Rows, find
 
@@ -84,9 +86,10 @@ class Eraser:
             clean |= {snapshot.rows.digest, snapshot.examples.digest, snapshot.tokens.digest}
         artifacts = [each for each in made_from(removal.everything(self.store), dirty, clean) if each.digest not in dirty]
         # A run that made the pages of a source is no run of the store, so its pages always go.
-        records = all_runs(self.workspace / "runs")
+        records = journals_of(self.workspace).all()
         gone = dirty | {each.digest for each in artifacts}
-        used = {record.run for record in records if _names_any(record, gone, self.store)} | self.own_runs
+        there = {folder.name for folder in self.store.folders()}
+        used = {record.run for record in records if _names_any(record, gone, there)} | self.own_runs
         nights = {record.run for record in records if NIGHT in record.settings} | self.own_runs
         spared = {record.run for record in records} - used
         pages = [page for each in (self.workspace / "reports").glob("*") for page in _pages(each, nights, spared)]
@@ -100,23 +103,31 @@ class Eraser:
         )
 
     def refuse_company(self) -> None:
-        """Refuse while another run of this machine works with the data.
+        """Refuse while another run of this machine works with the data, others write into the store, or the store cannot be erased from.
 
         Raises:
             WorkspaceBusy: One does.
+            BadSetting: Versions that an object store may keep cannot be removed.
         """
-        live = [record.run for record in all_runs(self.workspace / "runs") if record.is_alive() and record.run != self.run]
+        self.store.refuse_to_leave_versions()
+        live = [record.run for record in journals_of(self.workspace).all() if record.is_alive() and record.run != self.run]
         if live:
             raise WorkspaceBusy(
                 f"{len(live)} other runs still work with data that is to be erased: {', '.join(live[:3])}",
                 hint="wait for them or end them, then run `e2urec nightly` or `e2urec erase` again: it goes on from here",
             )
+        if pieces := removal.others_at_work(self.store):
+            raise WorkspaceBusy(
+                f"{len(pieces)} pieces of half-written work of other runs in the store were changed within the last hour",
+                facts={"first": pieces[0]},
+                hint="wait until those runs are over; what a killed one has left is removed an hour after its last change",
+            )
 
     def counts(self, doomed: Doomed) -> dict[str, int]:
         """How many files go, by the place where they lie."""
-        folders = [*(removal.folder_of(self.store, each) for each in doomed.everything.values()), *doomed.strange]
-        left = [*(self.store.root / "checkpoints").glob("*"), *(self.store.root / "tmp").glob("*")]
-        return {"store_files": _files(folders), "unfinished": _files(left), "pages_and_files": _files(doomed.folders)}
+        folders = {*(removal.folder_of(self.store, each) for each in doomed.everything.values()), *doomed.strange}
+        num_stored = sum(self.store.num_files(folder) for folder in folders)
+        return {"store_files": num_stored, "unfinished": _files(removal.unfinished(self.store)), "pages_and_files": _files(doomed.folders)}
 
     def remove(self, artifacts: Iterable[Artifact | Path]) -> None:
         """Remove artifacts, and folders that are none."""
@@ -141,11 +152,11 @@ def _files(places: Iterable[Path]) -> int:
     return sum(1 for place in places for each in (place, *place.rglob("*")) if each.is_file())
 
 
-def _names_any(record: RunRecord, gone: set[str], store: Store) -> bool:
+def _names_any(record: RunRecord, gone: set[str], stored: set[str]) -> bool:
     """Whether a run used something that goes, or that is gone already."""
-    handles = [(entry.handle or {}, entry.kind) for entry in record.stages.values()]
-    used = {digest for handle, _ in handles for digest in (handle.get("digest", ""), *handle.get("parents", ())) if digest}
-    there = all((store.root / "objects" / kind / str(handle["digest"])).exists() for handle, kind in handles if handle.get("digest"))
+    handles = [entry.handle or {} for entry in record.stages.values()]
+    used = {digest for handle in handles for digest in (handle.get("digest", ""), *handle.get("parents", ())) if digest}
+    there = all(handle["digest"] in stored for handle in handles if handle.get("digest"))
     return bool(used & gone) or not there or not used
 
 

@@ -53,8 +53,8 @@ def propose_polluted(work: Work, examples: Examples, scores: HeldOutScores, fold
 
 def hand_out_proposal(room: Room, proposal: Proposal) -> Path:
     """Put the page, and the draft that names users, where people look for them; MLflow is given the page. Returns the folder."""
+    from e2urec_core.disk import write_whole
     from e2urec_core.report.pollution import PollutionDocument, text_table
-    from e2urec_core.store import write_whole
 
     stored = room.store.open(proposal)
     room.reports.mkdir(parents=True, exist_ok=True)

@@ -120,13 +120,27 @@ def way_to(target: str) -> Iterator[tuple[str, Way]]:
         def log_message(self, *_: Any) -> None:
             pass
 
+        def length(self) -> int:
+            return int(self.headers.get("Content-Length", 0))
+
+        def chunks(self) -> bytes:
+            found = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                found += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return found
+
         def serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(self.length())
             fault = way.fault_for(self.command, self.path)
             status, headers, content = 500, [("Content-Type", "text/plain")], b"spoiled"
             if fault is None or fault[2]:
                 there = http.client.HTTPConnection(way.target, timeout=60)
-                there.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "host"})
+                passed = {
+                    k: v for k, v in self.headers.items() if k.lower() not in ("host", "transfer-encoding", "content-length", "expect")
+                }
+                there.request(self.command, self.path, body, passed)
                 answer = there.getresponse()
                 told = answer.read()
                 if fault is None:
@@ -136,7 +150,9 @@ def way_to(target: str) -> Iterator[tuple[str, Way]]:
             for name, value in headers:
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            # To HEAD, the length is that of what is not sent.
+            length = {name.lower(): value for name, value in headers}.get("content-length") if self.command == "HEAD" else None
+            self.send_header("Content-Length", length or str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)

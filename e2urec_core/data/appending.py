@@ -59,7 +59,7 @@ def verify_parts(earlier: Path) -> None:
         DamagedArtifact: The bytes of a part have changed.
     """
     from e2urec_core.artifacts import file_digest
-    from e2urec_core.store import MANIFEST
+    from e2urec_core.manifests import MANIFEST
 
     files = json.loads((earlier / MANIFEST).read_bytes())["files"] if (earlier / MANIFEST).is_file() else {}
     for part in part_files(earlier):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
 LONGEST_TRY_S = 10
+WRITTEN_AT_ONCE = "?allow_delayed_open=true"
+"""What is small is sent to S3 in one call, and is there whole or not at all."""
 SAFE = "/@:=+,;~!$&'()"
 """Letters of a name that may stand in an address as they are."""
 CREDENTIALS = re.compile(r"^\w+://[^/@]*:[^/]*@")
@@ -38,7 +40,7 @@ def files_at(path: str) -> list[str]:
     from pyarrow import fs
     from pyarrow.lib import ArrowException
 
-    system, inner = _opened(path)
+    system, inner = opened(path)
     try:
         told = system.get_file_info(inner)
         if told.type == fs.FileType.File:
@@ -57,7 +59,7 @@ def stamp(path: str) -> str:
     """
     from pyarrow.lib import ArrowException
 
-    system, inner = _opened(path)
+    system, inner = opened(path)
     try:
         told: FileInfo = system.get_file_info(inner)
     except (OSError, ArrowException) as error:
@@ -82,7 +84,12 @@ def why(said: str) -> str | None:
     return next((words for mark, words in marks.items() if re.search(mark, said, re.DOTALL | re.IGNORECASE)), None)
 
 
-def _opened(path: str) -> tuple[FileSystem, str]:
+def opened(path: str) -> tuple[FileSystem, str]:
+    """A client of the store that an address names, and what it calls the place there.
+
+    Raises:
+        BadInput: The store is of no known kind, or cannot be used.
+    """
     from pyarrow import fs
     from pyarrow.lib import ArrowException
 
@@ -99,8 +106,8 @@ def _opened(path: str) -> tuple[FileSystem, str]:
     try:
         kind = SCHEMES[scheme[1].lower()]
         # Left to itself, the client of Google's store tries for a quarter of an hour.
-        patience = f"?retry_limit_seconds={LONGEST_TRY_S}" if kind == "gs" else ""
-        system, inner = fs.FileSystem.from_uri(f"{kind}://{quote(path[scheme.end() :], safe=SAFE)}{patience}")
+        options = {"gs": f"?retry_limit_seconds={LONGEST_TRY_S}", "s3": WRITTEN_AT_ONCE}.get(kind, "")
+        system, inner = fs.FileSystem.from_uri(f"{kind}://{quote(path[scheme.end() :], safe=SAFE)}{options}")
     except (OSError, ArrowException) as error:
         raise _refused(path, error) from None
     return system, inner

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from e2urec_core.disk import write_whole
 from e2urec_core.receipts.receipt import Digest, ErasedArtifact, Found
 from e2urec_core.settings import Settings
-from e2urec_core.store import write_whole
 
 FOLDER = "erasures"
 NOTHING = Found(interactions=0, examples={}, artifacts=0, model_versions=0)

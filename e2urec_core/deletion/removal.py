@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from e2urec_core.artifacts import KINDS, Artifact
+from e2urec_core.disk import changed_s, is_of_others, storage_errors, time_on
 from e2urec_core.failpoints import failpoint
-from e2urec_core.store import Store, storage_errors, sync
+from e2urec_core.store import Store
+
+AT_WORK_S = 3600.0
+"""Seconds without a change after which erasing removes half-written work of others, who then have to begin it again."""
 
 
 def everything(store: Store) -> Iterator[Artifact]:
@@ -23,24 +24,18 @@ def everything(store: Store) -> Iterator[Artifact]:
 def strange_folders(store: Store) -> list[Path]:
     """Folders among the artifacts that are none: without a manifest that can be read, or of a kind that nobody knows."""
     known = {(handle.kind, handle.digest) for handle in everything(store)}
-    return [path for path in sorted((store.root / "objects").glob("*/*")) if (path.parent.name, path.name) not in known]
+    return [path for path in store.folders() if (path.parent.name, path.name) not in known]
 
 
 def remove(store: Store, path: Path) -> None:
-    """Remove an artifact's folder, or a strange one: it disappears whole, then its bytes go. One that is gone is no fault.
+    """Remove an artifact's folder, or a strange one; see `Store.remove`.
 
     Raises:
         StorageFailed: The disk refuses.
     """
     with storage_errors(store.root):
         failpoint("erase.artifact")
-        if not path.exists():
-            return
-        gone = store.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
-        os.rename(path, gone)
-        sync(path.parent)
-        failpoint("erase.renamed")
-        shutil.rmtree(gone)
+    store.remove(path)
 
 
 def folder_of(store: Store, handle: Artifact) -> Path:
@@ -51,22 +46,27 @@ def folder_of(store: Store, handle: Artifact) -> Path:
 def drop_keys(store: Store) -> None:
     """Remove the records of stage keys whose artifact is gone, and those that cannot be read."""
     stored = {handle.digest for handle in everything(store)}
+    for key, record in store.records().items():
+        if record is None or record.handle.get("digest") not in stored:
+            store.forget(key)
+
+
+def others_at_work(store: Store) -> list[Path]:
+    """Half-written work of other processes that was changed within the last hour."""
     with storage_errors(store.root):
-        for path in sorted((store.root / "keys").iterdir()):
-            if _digest_in(path) not in stored:
-                path.unlink(missing_ok=True)
+        now_s = time_on(store.root / "tmp")
+        pieces = [path for path in unfinished(store) if path.parent.name == "tmp" and is_of_others(path)]
+    return [path for path in pieces if now_s - changed_s(path) < AT_WORK_S]
+
+
+def unfinished(store: Store) -> list[Path]:
+    """What unfinished stages and half-written work have left on this machine, and in a folder that several machines share."""
+    half_written = [path for path in (store.root / "keys").glob(".*") if path.is_file()]
+    return [*sorted(store.checkpoints.glob("*")), *sorted((store.root / "tmp").glob("*")), *sorted(half_written)]
 
 
 def drop_unfinished(store: Store) -> None:
     """Remove what unfinished stages and half-written work have left; nothing else may be running."""
     with storage_errors(store.root):
-        for folder in ("checkpoints", "tmp"):
-            for path in sorted((store.root / folder).glob("*")):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _digest_in(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_bytes())["record"]["handle"]["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        for path in unfinished(store):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -19,10 +19,10 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, Operational
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import column
 
+from e2urec_core.disk import sync
 from e2urec_core.errors import BadSetting, DamagedLedger, StorageFailed
 from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger.schema import NEWEST, VERSION_TABLE
-from e2urec_core.store import sync
 
 WAIT_SECONDS = 30
 # Bytes of SQLite's smallest page.

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from filelock import FileLock
 
+from e2urec_core.disk import storage_errors, sync, write_whole
 from e2urec_core.errors import BadKey, BadReceipt
 from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger import utc_now
@@ -24,7 +25,6 @@ from e2urec_core.receipts.folder import EMPTY, KEY_ENDING, KEYS, Head, digest_of
 from e2urec_core.receipts.receipt import Facts, Receipt, Rotation
 from e2urec_core.receipts.trust import chain_keys, next_key
 from e2urec_core.receipts.verify import about, verified_link
-from e2urec_core.store import storage_errors, sync, write_whole
 
 FOLDER = "receipts"
 WAIT_SECONDS = 30

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2urec_core.disk import sync, write_whole
 from e2urec_core.errors import BadKey
 from e2urec_core.failpoints import failpoint
 from e2urec_core.ledger import utc_now
@@ -21,7 +22,6 @@ from e2urec_core.receipts.folder import KEY_ENDING, KEYS, links_of, public_keys_
 from e2urec_core.receipts.receipt import Rotation
 from e2urec_core.receipts.trust import chain_keys
 from e2urec_core.secret_key import SecretKey
-from e2urec_core.store import sync, write_whole
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger

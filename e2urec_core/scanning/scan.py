@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from e2urec_core.scanning.databases import search_server
 from e2urec_core.scanning.matching import Matcher
 from e2urec_core.scanning.places import FileSearch, Told
 from e2urec_core.scanning.raw import RawMatcher
+from e2urec_core.scanning.shelves import Shelf
 from e2urec_core.scanning.tables import found_rows
 from e2urec_core.scanning.targets import KINDS, UNREADABLE, Targets
 
@@ -40,8 +42,13 @@ class Scanned:
 class Scan:
     """A search of one workspace for one user; further places, such as a tracking server, may be added before it is told."""
 
-    def __init__(self, workspace: Path, targets: Targets) -> None:
+    def __init__(self, workspace: Path, targets: Targets, beside: Sequence[Shelf] = ()) -> None:
         """Find the user's rows in `workspace`, and make everything out of `targets` that is looked for.
+
+        Args:
+            workspace: Its folder.
+            targets: What tells of the user.
+            beside: What is searched like it, such as a store that lies elsewhere.
 
         Raises:
             BadInput: There is no such folder.
@@ -49,8 +56,8 @@ class Scan:
         """
         if not workspace.is_dir():
             raise BadInput("there is no workspace to look through", facts={"workspace": workspace}, hint="name one with `--workspace`")
-        self.workspace = workspace
-        ids, items, others = _first_pass(workspace, Matcher(targets))
+        self.workspace, self._beside = workspace, beside
+        ids, items, others = _first_pass(workspace, Matcher(targets), beside)
         pseudonyms = existing_pseudonyms(workspace)
         targets = targets.with_examples(ids)
         self.targets = targets.with_pseudonyms(pseudonyms, items) if pseudonyms else targets
@@ -59,8 +66,11 @@ class Scan:
         self._files = FileSearch(self.matcher, RawMatcher(self.matcher), self.told)
 
     def run(self) -> None:
-        """Search every file below the workspace, and the names of files and folders."""
+        """Search every file below the workspace and beside it, and the names of files and folders."""
         self.folder(self.workspace, "")
+        for shelf in self._beside:
+            for folder, called in shelf.folders(tables_only=False):
+                self.folder(folder, called)
 
     def folder(self, folder: Path, called: str) -> None:
         """Search every file below a folder, which is called `called` in what is told."""
@@ -123,14 +133,15 @@ class Scan:
         return found + self.matcher.text(os.readlink(path)) if path.is_symlink() else found
 
 
-def example_ids(workspace: Path, user: str, items: Iterable[str] = ()) -> list[int]:
+def example_ids(workspace: Path, user: str, items: Iterable[str] = (), beside: Sequence[Shelf] = ()) -> list[int]:
     """Numbers of the user's rows in a workspace, sorted: what to keep before a deletion and to give to the search after it."""
-    return sorted(_first_pass(workspace, Matcher(Targets.of(user, items)))[0])
+    return sorted(_first_pass(workspace, Matcher(Targets.of(user, items)), beside)[0])
 
 
-def _first_pass(workspace: Path, matcher: Matcher) -> tuple[set[int], set[str], set[str]]:
+def _first_pass(workspace: Path, matcher: Matcher, beside: Sequence[Shelf]) -> tuple[set[int], set[str], set[str]]:
     ids, items, others = set[int](), set[str](), set[str]()
-    for path in _paths(workspace, lambda _: None):
+    folders = chain([workspace], (folder for shelf in beside for folder, _ in shelf.folders(tables_only=True)))
+    for path in chain.from_iterable(_paths(folder, lambda _: None) for folder in folders):
         if path.is_symlink() or not path.is_file() or not _is_parquet(path):
             continue
         try:

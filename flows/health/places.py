@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from flows.health.finding import Check, Finding, counted, fault, ok, warning
@@ -78,12 +79,47 @@ def room(subject: Subject) -> Finding:
     return ok(said)
 
 
+def store(subject: Subject) -> Finding:
+    """Whether the store can be reached, where it lies elsewhere; nothing is written to see that."""
+    from e2urec_core.data.object_stores import is_remote
+    from tasks._stores import address_of
+
+    address = address_of(subject.workspace)
+    if is_remote(address):
+        return _objects(address)
+    place = Path(address)
+    if place.is_relative_to(subject.workspace):
+        return ok("the store lies in the workspace")
+    near = nearest(place)
+    if not near.is_dir() or not os.access(near, os.R_OK | os.W_OK | os.X_OK):
+        return fault(f"the store's folder {near} may not be written", "give it to the user that nights run as, or mend `E2UREC_STORE`")
+    if near != place:
+        return warning(f"the store's folder {place} is not there yet", "see that it is mounted, or let the first command make it")
+    return ok(f"the store lies in {place}, where {shutil.disk_usage(place).free / 2**30:.2f} GiB are free")
+
+
 CHECKS = (
     Check(TOPIC, "folder", writable),
     Check(TOPIC, "file system", file_system),
     Check(TOPIC, "size", size),
     Check(TOPIC, "room", room),
+    Check(TOPIC, "store", store),
 )
+
+
+def _objects(address: str) -> Finding:
+    from e2urec_core.errors import UserError
+    from e2urec_core.object_versions import cannot_remove
+    from e2urec_core.remote import Remote
+
+    began = time.monotonic()
+    try:
+        found = Remote(address, patience=0.0).list("keys")
+    except UserError as error:
+        return fault(f"{address}: {error.fact}", error.hint)
+    said = f"{address} answers in {time.monotonic() - began:.2f} s and keeps {counted(len(found), 'stage key')}; writing is not tried"
+    refusal = cannot_remove(address)
+    return warning(f"{said}; {refusal.fact}", refusal.hint) if refusal else ok(said)
 
 
 def nearest(place: Path) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MLFLOW, PREFECT = "MLFLOW_TRACKING_URI", "PREFECT_API_URL"
 # The parts of a workspace by what keeps them.
-PARTS = {"store": "store", "mlflow.db": "MLflow", "mlartifacts": "MLflow", "prefect": "Prefect"}
+PARTS = {"store": "store", "cache": "store", "mlflow.db": "MLflow", "mlartifacts": "MLflow", "prefect": "Prefect"}
 COUNTING_S = 4.0
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
+from e2urec_core.disk import write_whole
 from e2urec_core.errors import ServiceFailed
 from e2urec_core.settings import Settings
-from e2urec_core.store import write_whole
 
 if TYPE_CHECKING:
     import psutil

@@ -17,9 +17,10 @@ import pytest
 from pydantic import ValidationError
 
 from e2urec_core.artifacts import KINDS, Artifact, Examples, Interactions, Original, Unlearned, canonical_json, digest_of
+from e2urec_core.disk import write_whole
 from e2urec_core.errors import DamagedArtifact, StorageFailed
 from e2urec_core.stage_record import StageRecord
-from e2urec_core.store import MANIFEST, Store, write_whole
+from e2urec_core.store import MANIFEST, Store
 
 REPOSITORY = Path(__file__).parents[2]
 PARENT = "a" * 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2urec_core import stages, store
+from e2urec_core import manifests, stages
 from e2urec_core.artifacts import Interactions as Stored
 from e2urec_core.data.ingest import IngestRule
 from e2urec_core.data.places import PARTS, part_files
@@ -44,8 +44,8 @@ def publish(keeping: Store, source: Interactions, earlier: Stored | None = None,
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that the store has read to hash them."""
     noted: list[str] = []
-    told = store.file_digest
-    monkeypatch.setattr(store, "file_digest", lambda path: noted.append(path.name) or told(path))
+    told = manifests.file_digest
+    monkeypatch.setattr(manifests, "file_digest", lambda path: noted.append(path.name) or told(path))
     return noted
 
 
@@ -122,7 +122,7 @@ def test_latest_is_the_newest_of_the_same_dataset_and_a_prefix_is_the_digest_it_
     first = publish(keeping, dataset(tmp_path, FIRST))
     second = publish(keeping, dataset(tmp_path, SECOND), first)
     for handle, when in ((first, 1_000), (second, 2_000)):
-        os.utime(keeping.open(handle) / store.MANIFEST, (when, when))
+        os.utime(keeping.open(handle) / manifests.MANIFEST, (when, when))
     assert settled(run_of(tmp_path, "latest"), tmp_path).ingest.onto == second.digest
     assert settled(run_of(tmp_path, first.short), tmp_path).ingest.onto == first.digest
     assert settled(run_of(tmp_path, ""), tmp_path).ingest.onto == ""
@@ -136,7 +136,7 @@ def test_damage_to_older_interactions_does_not_keep_latest_from_the_newest(tmp_p
     keeping = Store(tmp_path / "store")
     old, new = (publish(keeping, dataset(tmp_path, rows)) for rows in (FIRST, SECOND))
     for handle, when in ((old, 1_000), (new, 2_000)):
-        os.utime(keeping.open(handle) / store.MANIFEST, (when, when))
+        os.utime(keeping.open(handle) / manifests.MANIFEST, (when, when))
     flip(keeping.open(old) / "users.parquet")
     assert settled(run_of(tmp_path, "latest"), tmp_path).ingest.onto == new.digest
 
@@ -150,7 +150,7 @@ def test_an_unknown_or_ambiguous_prefix_is_refused_with_what_is_stored(tmp_path:
     first = publish(keeping, dataset(tmp_path, FIRST))
     twin = first.digest[:20] + "0" * 44
     (keeping.root / "objects" / "Interactions" / twin).mkdir()
-    (keeping.root / "objects" / "Interactions" / twin / store.MANIFEST).write_text('{"parents": []}')
+    (keeping.root / "objects" / "Interactions" / twin / manifests.MANIFEST).write_text('{"parents": []}')
     with pytest.raises(UnknownRun) as refused:
         settled(run_of(tmp_path, first.short), tmp_path)
     assert refused.value.fact == f"2 of 2 stored interactions are `{first.short}`"
