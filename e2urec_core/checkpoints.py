@@ -122,28 +122,29 @@ class Checkpoints:
 
 
 class KeptTables:
-    """Scored row groups of an unfinished cache, one file each; the file's name carries the digest of its bytes."""
+    """Tables that an unfinished stage keeps, as the row groups of a cache, one file each; its name carries the digest of its bytes."""
 
     def __init__(self, folder: Path) -> None:
         """Use `folder`, which need not exist."""
         self.folder = folder
 
     def put(self, part: str, number: int, table: pa.Table) -> None:
-        """Keep a row group, whole or not at all."""
+        """Keep a table, whole or not at all; several processes may keep the same one."""
         import pyarrow.parquet as pq
 
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = self.folder / f".{part}-{number}"
-        pq.write_table(table, beside, compression="none", use_dictionary=False)
+        beside = self.folder / f".{uuid.uuid4().hex}"
+        # Statistics would put numbers of users into the footer, where a scan for them must look too.
+        pq.write_table(table, beside, compression="none", use_dictionary=False, write_statistics=False)
         sync(beside)
         os.replace(beside, self.folder / f"{part}-{number:06d}-{file_digest(beside)}.parquet")
 
     def get(self, part: str, number: int, schema: pa.Schema) -> pa.Table | None:
-        """A kept row group, or None where there is none or its bytes have changed."""
+        """A kept table, or None where there is none or its bytes have changed."""
         import pyarrow.parquet as pq
 
         for path in self.folder.glob(f"{part}-{number:06d}-*.parquet"):
             if path.stem.rsplit("-", 1)[1] == file_digest(path):
                 return pq.read_table(path).replace_schema_metadata(schema.metadata).cast(schema)
-            log.warning("a kept row group of the teacher cache is damaged; it is scored again")
+            log.warning("a kept table of an unfinished stage is damaged; it is made again")
         return None

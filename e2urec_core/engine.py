@@ -21,7 +21,7 @@ from torch import Tensor
 from e2urec_core.checkpoints import Checkpoints
 from e2urec_core.data.batches import Batch
 from e2urec_core.errors import BadSetting
-from e2urec_core.settings import Seat
+from e2urec_core.settings import Seat, Share
 
 if TYPE_CHECKING:
     from e2urec_core.reader import AnswerReader
@@ -71,6 +71,7 @@ class Bench:
         precision: Of matrix products; weights, sums and losses are in 32 bits.
         token_budget: Most tokens in one forward pass with gradients, padding included.
         compiled: Whether networks are compiled.
+        share: Which shards are trained; None trains all that are not finished yet, and does what comes after them.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class Bench:
     precision: Literal["fp32", "bf16"] = "fp32"
     token_budget: int = 32768
     compiled: bool = False
+    share: Share | None = None
 
     @cached_property
     def workers(self) -> Workers:
@@ -96,13 +98,18 @@ class Bench:
         return _Reader(recommender.reader().to(self.device), self.workers, self.compiled)
 
 
-def open_bench(seat: Seat, watch: Watcher = silent, checkpoints: Path | None = None) -> Bench:
+class ShareTrained(Exception):
+    """The shards of a share are trained and kept among the checkpoints; what comes after them is for whoever joins the shares."""
+
+
+def open_bench(seat: Seat, watch: Watcher = silent, checkpoints: Path | None = None, share: Share | None = None) -> Bench:
     """The bench that a seat describes; sets the number of threads.
 
     Args:
         seat: Where and how.
         watch: Told how far the work has come.
         checkpoints: Folder for checkpoints, or None.
+        share: Which shards are trained, where others train the rest.
 
     Raises:
         BadSetting: The device is not there, or has not the precision.
@@ -115,7 +122,7 @@ def open_bench(seat: Seat, watch: Watcher = silent, checkpoints: Path | None = N
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if seat.device == "cuda" else torch.device("cpu")
     rule = seat.engine
     kept = Checkpoints(checkpoints, every_s=rule.checkpoint_every_s, every_steps=rule.checkpoint_every_steps) if checkpoints else None
-    return Bench(seat.seed, device, watch, kept, seat.precision, rule.token_budget, rule.compiled == "on")
+    return Bench(seat.seed, device, watch, kept, seat.precision, rule.token_budget, rule.compiled == "on", share)
 
 
 class _Reader:

@@ -17,7 +17,9 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     if told.tied:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     emit: Callable[[dict[str, Any]], None] = _emit if told.events and is_main else _silent
-    fault = _run_and_tell(told.file, emit, lines=is_main and not told.events, alone=not told.tied)
+    watch = _watcher(emit, lines=is_main and not told.events)
+    fault = _told(emit, partial(run, told.file, watch, alone=not told.tied))
     if fault is None:
         return 0
     if is_main and not told.events:
@@ -75,12 +78,39 @@ def serve() -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        _run_and_tell(Path(asked.get()), _emit, lines=False, alone=False)
+        _told(_emit, partial(run, Path(asked.get()), _watcher(_emit, lines=False), alone=False))
 
 
-def _run_and_tell(file: Path, emit: Callable[[dict[str, Any]], None], *, lines: bool, alone: bool) -> UserError | None:
+def run_text(text: str, events: str) -> str:
+    """Run the stage file whose text this is, for who looks after its checkpoints; returns its last event, which tells rows, fault or crash.
+
+    Text goes in and text comes out, so that a cluster carries it to another machine; the folders lie where both reach them.
+
+    Args:
+        text: A stage file; its folders are absolute.
+        events: File to which every event is appended as it comes, one JSON object a line.
+    """
+    last = ""
+    with open(events, "a", encoding="utf-8") as file:
+
+        def emit(event: dict[str, Any]) -> None:
+            nonlocal last
+            last = json.dumps(event)
+            file.write(last + "\n")
+            file.flush()
+
+        try:
+            stage, watch = _parsed(text), _watcher(emit, lines=False)
+            _told(emit, partial(_run, stage, Path("/"), watch, alone=False, name="STAGE.json"))
+        except Exception:
+            traceback.print_exc()
+    return last
+
+
+def _told(emit: Callable[[dict[str, Any]], None], perform: Callable[[], int]) -> UserError | None:
+    """Emit the rows that `perform` returns, or its fault, which is returned."""
     try:
-        rows = run(file, _watcher(emit, lines=lines), alone=alone)
+        rows = perform()
     except UserError as error:
         emit({"fault": type(error).__name__, "fact": error.fact, "hint": error.hint, "facts": {k: str(v) for k, v in error.facts.items()}})
         return error
@@ -92,7 +122,7 @@ def _run_and_tell(file: Path, emit: Callable[[dict[str, Any]], None], *, lines: 
 
 
 def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
-    """Run the stage that `file` describes; returns its rows.
+    """Run the stage that `file` describes; returns its rows, which of one share of its shards are 0.
 
     Args:
         file: A stage file.
@@ -106,21 +136,30 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
         UserError: What else the stage raises.
     """
     try:
-        stage = StageFile.model_validate_json(file.read_bytes())
+        text = file.read_bytes()
     except OSError as error:
         raise BadSetting(f"the stage file cannot be read: {error.strerror}", hint="name a file that `StageFile` has written") from error
+    return _run(_parsed(text), file.parent.absolute(), watch, alone=alone, name=file.name)
+
+
+def _parsed(text: str | bytes) -> StageFile:
+    try:
+        return StageFile.model_validate_json(text)
     except ValidationError as error:
         raise _refusal(error, "the stage file") from error
+
+
+def _run(stage: StageFile, root: Path, watch: Watcher, *, alone: bool, name: str) -> int:
     from e2urec_core import stages
-    from e2urec_core.engine import open_bench
+    from e2urec_core.engine import ShareTrained, open_bench
 
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if stage.seat.processes != started:
         raise BadSetting(
             f"the stage file asks for {stage.seat.processes} processes, but {started} were started",
-            hint=f"python -m torch.distributed.run --standalone --nproc-per-node {stage.seat.processes} -m e2urec_core.run {file.name}",
+            hint=f"python -m torch.distributed.run --standalone --nproc-per-node {stage.seat.processes} -m e2urec_core.run {name}",
         )
-    root, function = file.parent.absolute(), getattr(stages, stage.stage)
+    function = getattr(stages, stage.stage)
     try:
         given = stage.arguments(root)
     except ValidationError as error:
@@ -135,12 +174,16 @@ def run(file: Path, watch: Watcher, *, alone: bool = True) -> int:
         raise BadSetting(
             f"{started} processes share a stage through its folder of checkpoints, and it names none", hint="add `checkpoints`"
         )
+    if stage.share is not None and stage.checkpoints is None:
+        raise BadSetting("a share of the shards is kept among the checkpoints, and there is no folder for them", hint="add `checkpoints`")
     checkpoints = None if stage.checkpoints is None else root / stage.checkpoints
     if checkpoints and alone:
         checkpoints /= _fingerprint(stage, root, given)
-    bench = open_bench(stage.seat, watch, checkpoints)
+    bench = open_bench(stage.seat, watch, checkpoints, stage.share)
     try:
         rows: int = function(**given, bench=bench, place=root / stage.place)
+    except ShareTrained:
+        return 0
     except OSError as error:
         raise StorageFailed(
             f"{stage.stage.replace('_', '-')} could not read or write a file: {error.strerror or error}",

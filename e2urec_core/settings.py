@@ -6,11 +6,14 @@ documentation, so it is written once, under the field. Settings are frozen and r
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ModelWrapValidatorHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema, union_schema
+
+T = TypeVar("T")
 
 
 class Settings(BaseModel):
@@ -184,6 +187,29 @@ class ScoreRule(Settings):
         "forgotten_test",
     )
     """Parts of the examples under the request; those that a choice may not see are left out."""
+
+
+class Share(Settings):
+    """Which of a stage's shards are trained where several processes train them: every `total`-th, from `number` on."""
+
+    number: int = Field(ge=0, le=1023)
+    """Number of the share, from 0."""
+    total: int = Field(ge=1, le=1024)
+    """How many shares there are."""
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Share:
+        if self.number >= self.total:
+            raise ValueError(f"share {self.number} is none of {self.total}, which are counted from 0")
+        return self
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """The items of this share.
+
+        >>> [Share(number=number, total=2).of("abcde") for number in range(2)]
+        ['ace', 'bd']
+        """
+        return items[self.number :: self.total]
 
 
 class EngineRule(Settings):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from e2urec_core.errors import BadSetting
-from e2urec_core.settings import Augment, CacheRule, ScoreRule, Seat, Settings, Sharding, Training
+from e2urec_core.settings import Augment, CacheRule, ScoreRule, Seat, Settings, Sharding, Share, Training
 
 StageName = Literal[
     "train_original",
@@ -50,9 +50,13 @@ class StageFile(Settings):
     """Folder to write into; it must exist."""
     checkpoints: str | None = None
     """Folder for what an unfinished stage keeps, so that it goes on after a kill."""
+    share: Share | None = None
+    """Which of the stage's shards are trained and kept among the checkpoints, and nothing else; none runs the stage to its end."""
 
     @classmethod
-    def of(cls, stage: str, arguments: Mapping[str, Any], seat: Seat, place: Path, checkpoints: Path | None) -> StageFile:
+    def of(
+        cls, stage: str, arguments: Mapping[str, Any], seat: Seat, place: Path, checkpoints: Path | None, share: Share | None = None
+    ) -> StageFile:
         """The file of a call of a stage function with `arguments`."""
         given = dict(arguments)
         told: dict[str, Any] = {
@@ -64,7 +68,7 @@ class StageFile(Settings):
             "rules": {name: value.canonical() for name, value in given.items() if isinstance(value, Settings)},
             "folders": {name: value and str(value) for name, value in given.items() if not isinstance(value, Settings)},
         }
-        return cls(**told, seat=seat, place=str(place), checkpoints=checkpoints and str(checkpoints))
+        return cls(**told, seat=seat, place=str(place), checkpoints=checkpoints and str(checkpoints), share=share)
 
     def arguments(self, root: Path) -> dict[str, Any]:
         """Arguments of the stage function; relative folders are taken from `root`.

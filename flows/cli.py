@@ -17,17 +17,17 @@ from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
 from flows.explain_command import DryRun, explain, show_dry_run
 from flows.finding import find_polluted
-from flows.flags import FLAGS, AsJson, Debug, StoreAt, Workspace, environment_kept, show_knobs, take_settings
+from flows.flags import FLAGS, AsJson, Debug, Scalar, StoreAt, Workspace, add_scalars, environment_kept, show_knobs, take_settings
 from flows.models_commands import app as models_commands
 from flows.night_commands import erase, nightly
 from flows.receipt_commands import app as receipt_commands
 from flows.requests_commands import app as requests_commands
+from flows.run_commands import runs, stage
 from flows.scan_command import scan
 from flows.serving_command import serve, stop
 from flows.surroundings import prepare, storage_fault
 from tasks import _log
 
-SCALARS = ("seed", "device", "threads", "processes", "precision", "execution")
 EXIT_USER_ERROR = 2
 
 app = typer.Typer(
@@ -47,11 +47,11 @@ app.command()(nightly)
 app.command()(erase)
 app.command()(scan)
 app.command()(doctor)
+app.command()(stage)
+app.command()(runs)
 app.command()(explain)
 app.command()(serve)
 app.command()(stop)
-
-Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 
 
 @app.command(add_help_option=False)
@@ -70,6 +70,8 @@ def unlearn(
     processes: Scalar = None,
     precision: Scalar = None,
     execution: Scalar = None,
+    fan_out: Scalar = None,
+    parallel: Scalar = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -85,7 +87,7 @@ def unlearn(
     missing = [word.upper() for word, value in words.items() if value is None]
     if missing:
         raise BadSetting(f"{len(missing)} of 3 words are missing: {' '.join(missing)}", hint="e2urec unlearn sample tiny-t5 e2urec")
-    _add_scalars(seed, device, threads, processes, precision, execution)
+    add_scalars(seed, device, threads, processes, precision, execution, fan_out, parallel)
     run = build_run({name: str(value) for name, value in words.items()}, preset, FLAGS)
     if dry_run:
         show_dry_run(run, "unlearn", workspace, as_json=as_json)
@@ -112,6 +114,8 @@ def train(
     processes: Scalar = None,
     precision: Scalar = None,
     execution: Scalar = None,
+    fan_out: Scalar = None,
+    parallel: Scalar = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -119,7 +123,7 @@ def train(
     """Train a recommender on everybody and release it through the gates: the first champion."""
     from flows.runs import build_run
 
-    _add_scalars(seed, device, threads, processes, precision, execution)
+    add_scalars(seed, device, threads, processes, precision, execution, fan_out, parallel)
     words = {"dataset": dataset, "backbone": backbone, "method": "original"}
     run = build_run(words, preset, {"release.then": "promote", **FLAGS, "forget.nobody": "true"})
     if dry_run:
@@ -145,7 +149,6 @@ def compare(
     seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds that are reported, from `--seed` on; 3 by default.")] = None,
     budget: Annotated[int | None, typer.Option("--budget", help="Tries of each method's knobs; 4 by default.")] = None,
     tuning_seed: Annotated[int | None, typer.Option("--tuning-seed", help="Seed on which knobs are chosen; 10 by default.")] = None,
-    parallel: Annotated[int | None, typer.Option("--parallel", help="Stages side by side, each in its own process; 2 by default.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Named settings to start from, as for `unlearn`.")] = None,
     workspace: Workspace = None,
     store: StoreAt = None,
@@ -153,6 +156,8 @@ def compare(
     device: Scalar = None,
     threads: Scalar = None,
     precision: Scalar = None,
+    fan_out: Scalar = None,
+    parallel: Scalar = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -160,8 +165,8 @@ def compare(
     """Compare methods on the same rows: knobs chosen blind, several seeds, intervals, and what chance alone would give."""
     from flows.comparison import build_comparison
 
-    _add_scalars(seed, device, threads, None, precision, None)
-    given = {"seeds": seeds, "budget": budget, "tuning_seed": tuning_seed, "parallel": parallel}
+    add_scalars(seed, device, threads, None, precision, None, fan_out, parallel)
+    given = {"seeds": seeds, "budget": budget, "tuning_seed": tuning_seed}
     plan = build_comparison({"dataset": dataset, "backbone": backbone}, methods, preset, FLAGS, given)
     if dry_run:
         show_dry_run(plan, "compare", workspace, as_json=as_json)
@@ -173,64 +178,6 @@ def compare(
     from flows.shown import show_comparison
 
     show_comparison(place, compare_flow(plan, str(place)), as_json=as_json)
-
-
-@app.command()
-def stage(
-    name: Annotated[str, typer.Argument(help="Stage, such as `unlearn`.")],
-    run: Annotated[str, typer.Option("--run", help="Run whose stage is run again, or `last`.")],
-    workspace: Workspace = None,
-    store: StoreAt = None,
-    seed: Scalar = None,
-    device: Scalar = None,
-    threads: Scalar = None,
-    processes: Scalar = None,
-    precision: Scalar = None,
-    execution: Scalar = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Run one stage of an earlier run again, with changed settings if any are given, and say which later stages are now stale."""
-    from flows.runs import STAGES, change_run, open_run, run_of
-
-    if name not in STAGES:
-        raise BadSetting(f"there is no stage `{name}` among the {len(STAGES)}", hint=f"stages: {', '.join(STAGES)}")
-    record = open_run(workspace, run).record
-    _add_scalars(seed, device, threads, processes, precision, execution)
-    # Before Prefect is started, which takes seconds.
-    change_run(run_of(record.run, record.settings), FLAGS)
-    place = prepare(workspace)
-    from flows.stages import FLOWS
-
-    run = record.run
-    stale = FLOWS[name](run=run, settings=dict(FLAGS), workspace=str(place))
-    entries = open_run(place, run).record.stages
-    if as_json:
-        _print({"run": run, "stage": name, "stale": stale, "stages": {label: entry.canonical() for label, entry in entries.items()}})
-    elif stale:
-        print("now stale: " + ", ".join(stale))
-        print(f"hint: e2urec stage {stale[0].split(' ')[0]} --run {run}")
-    else:
-        print("no other stage is stale")
-
-
-@app.command()
-def runs(workspace: Workspace = None, store: StoreAt = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the runs of a workspace with the states of their stages."""
-    from tasks._journal import place_of
-    from tasks._stores import journals_of
-
-    records = journals_of(place_of(workspace)).all()
-    if as_json:
-        _print([record.canonical() for record in records])
-        return
-    if not records:
-        print("no runs yet")
-    for record in records:
-        print(f"{record.run}  {record.state}  started {record.started_at}")
-        for label, entry in record.stages.items():
-            digest = (entry.handle or {}).get("digest", "")[:12]
-            print(f"  {label:<24} {entry.state:<10} {entry.seconds:8.1f} s  {digest}  {entry.fault}".rstrip())
 
 
 def main() -> None:
@@ -261,10 +208,6 @@ def main() -> None:
             _log.write_bug(error)
             sys.exit(1)
         raise
-
-
-def _add_scalars(*values: str | None) -> None:
-    FLAGS.update({name: value for name, value in zip(SCALARS, values, strict=True) if value is not None})
 
 
 def _show_knobs(words: dict[str, str | None], preset: str | None) -> None:

@@ -24,7 +24,6 @@ from flows.rooms import open_room, settled
 from flows.runs import Run
 from flows.story import Prepared, forget, prepare, retrain
 from tasks._notices import run_failed
-from tasks._pool import Pool
 from tasks._progress import say
 from tasks._room import CHAPTER, ROOM
 from tasks._shown import truthful
@@ -65,8 +64,7 @@ def compare(plan: Comparison, workspace: str = "") -> str:
     """Choose every method's knobs, measure all of them on the same seeds and rows, and report. Returns the comparison's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})
     words = ("compare", plan.run.dataset.kind, plan.run.backbone.kind)
-    with open_room(plan, words, workspace) as room, Pool(plan.parallel) as pool:
-        room.pool = pool
+    with open_room(plan, words, workspace, plan.run, in_processes=True) as room:
         hand_out_comparison(room, tell(plan))
         return room.journal.record.run
 
@@ -205,7 +203,7 @@ def _report(
         own = [entry.seconds for entry in taken if entry is not None]
         seconds[label(seed, name)] = {"seconds": own[-1], "all_in_seconds": sum(own)}
     shared, experiment = plan.run.canonical(), EXPERIMENTS.get(plan.experiment)
-    notes = [f"Seconds are wall-clock time with up to {plan.parallel} stages side by side."]
+    notes = [f"Seconds are wall-clock time with up to {plan.run.parallel} stages side by side."]
     notes += [f"Beside it: {experiment.title} of the paper, in per cent, come by otherwise:", *DEFECTS] if experiment else []
     del shared["method"], shared["seed"]
     whole = ComparisonPlan(
@@ -232,14 +230,14 @@ def _report(
 
 
 def _side_by_side(plan: Comparison, jobs: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
-    """What the jobs give, in their order; up to `plan.parallel` at a time, each under its own chapter of the journal."""
+    """What the jobs give, in their order; up to `plan.run.parallel` at a time, each under its own chapter of the journal."""
 
     def run(chapter: str, job: Callable[[], T]) -> T:
         CHAPTER.set(chapter)
         return job()
 
     foreseen = ROOM.get().foresight is not None
-    with ThreadPoolExecutor(1 if foreseen else plan.parallel, thread_name_prefix="stages") as threads:
+    with ThreadPoolExecutor(1 if foreseen else plan.run.parallel, thread_name_prefix="stages") as threads:
         waiting = [threads.submit(copy_context().run, run, chapter, job) for chapter, job in jobs]
         try:
             if foreseen:

@@ -19,6 +19,7 @@ ALL = "all"
 REFERENCE = "e2urec"
 POLES = ("original", "retrain")
 FLOOR_SEEDS = 2
+PARALLEL = 2
 
 
 class Entry(Settings):
@@ -45,8 +46,6 @@ class Comparison(Settings):
     """Seeds that are reported: the run's, and those after it."""
     tuning: TuningRule = TuningRule()
     """How each method's knobs are chosen."""
-    parallel: int = Field(2, ge=1, le=64)
-    """Stages that train or score side by side, each in a process of its own."""
     experiment: str = ""
     """Preset whose published figures stand beside ours; empty for none."""
 
@@ -77,7 +76,7 @@ def build_comparison(
             word may fix knobs, as in `e2urec:forget-weight=0`.
         preset: Named settings to start from.
         flags: By name, such as `training.num-epochs`.
-        given: `seeds`, `parallel`, `budget` and `tuning_seed` where they were given.
+        given: `seeds`, `budget` and `tuning_seed` where they were given.
 
     Raises:
         BadSetting: A word, flag or value that the settings do not admit.
@@ -88,7 +87,7 @@ def build_comparison(
                 f"`--{name}` is refused: a comparison has many methods, and chooses each one's knobs itself",
                 hint="leave it out, or run one method with `e2urec unlearn`",
             )
-    shared = {"evaluate.floor-seeds": str(FLOOR_SEEDS), **flags}
+    shared = {"evaluate.floor-seeds": str(FLOOR_SEEDS), "parallel": str(PARALLEL), **flags}
     experiment = EXPERIMENTS.get(preset or "")
     runs = {}
     for name in _named(methods or (experiment.methods if experiment else ALL)):
@@ -96,7 +95,7 @@ def build_comparison(
         runs[name] = build_run({**words, "method": kind}, preset, {**shared, **fixed_knobs(name, knobs)})
     entries = tuple(_entry(name, run.method) for name, run in runs.items())
     reference = next((run for run in runs.values() if run.method.kind == REFERENCE), next(iter(runs.values())))
-    named = {"seeds": ("seeds",), "parallel": ("parallel",), "budget": ("tuning", "budget"), "tuning_seed": ("tuning", "seed")}
+    named = {"seeds": ("seeds",), "budget": ("tuning", "budget"), "tuning_seed": ("tuning", "seed")}
     told: dict[str, Any] = {"run": reference, "methods": entries, "tuning": {}, "experiment": preset if experiment else ""}
     for name, path in named.items():
         if given.get(name) is not None:

@@ -32,7 +32,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Say of each stage of an earlier run whether it would be taken from the store if the run were started again, and if not, why."""
-    from flows.runs import LAST, is_told
+    from flows.earlier_runs import LAST, is_told
     from tasks._journal import place_of
     from tasks._stores import journals_of
 
@@ -55,7 +55,8 @@ def explain(
 def _story_of(record: RunRecord) -> tuple[Plan, Story]:
     """The settings of an earlier run, with changes, and which story it told."""
     from flows.comparison import Comparison
-    from flows.runs import change_run, run_of
+    from flows.earlier_runs import run_of
+    from flows.runs import change_run
 
     if "methods" not in record.settings:
         return change_run(run_of(record.run, record.settings), FLAGS), "train" if record.run.startswith("train-") else "unlearn"

@@ -15,6 +15,7 @@ import typer
 from e2urec_core.errors import BadSetting
 from tasks._stores import VARIABLE as STORE
 
+SCALARS = ("seed", "device", "threads", "processes", "precision", "execution", "fan-out", "parallel")
 SETTING = re.compile(r"^--([a-z0-9_-]+\.[a-z0-9_.-]+)(?:=(.*))?$", re.DOTALL)
 FLAGS: dict[str, str] = {}
 """Settings of the command that runs, by their dotted names."""
@@ -36,6 +37,7 @@ StoreAt = Annotated[
         help="Folder, or s3://, gs:// or abfss:// address, of the artifacts; default: $E2UREC_STORE or `store` in the workspace.",
     ),
 ]
+Scalar = Annotated[str | None, typer.Option(help="As in the list of settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 
@@ -66,6 +68,11 @@ def environment_kept() -> Iterator[None]:
         os.environ.pop(STORE, None)
         if before is not None:
             os.environ[STORE] = before
+
+
+def add_scalars(*values: str | None) -> None:
+    """Take the settings of no group that the command was given, in the order of `SCALARS`."""
+    FLAGS.update({name: value for name, value in zip(SCALARS, values, strict=True) if value is not None})
 
 
 def told_or_read(word: str) -> str:

@@ -45,7 +45,7 @@ def nightly(night: Nightly, workspace: str = "", only_finish: bool = False) -> s
         workspace: The workspace's folder.
         only_finish: Whether to erase and certify what is promoted, and nothing else.
     """
-    with open_room(night, ("nightly", night.dataset.kind, night.backbone.kind), workspace, night.execution) as room:
+    with open_room(night, ("nightly", night.dataset.kind, night.backbone.kind), workspace, night) as room:
         desk, run = open_desk(room), room.journal.record.run
         desk.releases.verify()
         desk.repair()

@@ -29,7 +29,7 @@ def find_polluted(plan: Finding, workspace: str = "") -> str:
     """Ingest, split, tokenise, score in rounds, propose. Returns the run's name."""
     plan = plan.model_copy(update={"run": settled(plan.run, workspace)})
     run, folds = plan.run, plan.folds
-    with open_room(plan, ("find-polluted", run.dataset.kind, run.backbone.kind), workspace, run.execution) as room:
+    with open_room(plan, ("find-polluted", run.dataset.kind, run.backbone.kind), workspace, run) as room:
         rows = ingest(run.dataset, run.ingest, earlier_interactions(room, run))
         shown = run.history if folds.history == "shown" else NoHistory(at_least=run.history.at_least)
         examples = split_by_time(rows, shown, run.split, run.seed)

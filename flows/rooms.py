@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,34 +16,41 @@ from e2urec_core.plugins import word
 from e2urec_core.settings import Settings
 from flows.runs import Run
 from flows.surroundings import quiet_others
+from tasks._crew import Crew
 from tasks._journal import Journal, here, place_of
 from tasks._log import about
-from tasks._room import CHAPTER, ROOM, Execution, Mode, Room, StoryEnds
+from tasks._pool import Pool
+from tasks._ray_crew import RayCrew
+from tasks._room import CHAPTER, ROOM, Mode, Room, StoryEnds
 from tasks._shown import introduce
 from tasks._stores import journals_of, store_of, store_to_read
 from tasks._tracking import Tracker
 
 
 @contextmanager
-def open_room(settings: Settings, words: Sequence[str], workspace: str | Path | None, execution: Execution = "inline") -> Iterator[Room]:
+def open_room(
+    settings: Settings, words: Sequence[str], workspace: str | Path | None, run: Run | None = None, *, in_processes: bool = False
+) -> Iterator[Room]:
     """A new run in the workspace.
 
     Args:
         settings: Everything that decides what it gives.
         words: What its name begins with.
         workspace: The workspace's folder.
-        execution: Where stages that train or score run.
+        run: Says where stages that train or score run, where there are any.
+        in_processes: Whether they take turns in child processes even where none runs beside another.
 
     Raises:
         StorageFailed: The workspace cannot be written.
+        BadSetting: No Ray cluster answers, where one is asked for.
     """
     # A flow run of a worker has not come through the command.
     quiet_others()
     place = place_of(workspace)
     store = store_of(place)
     journal = journals_of(place).start("-".join(map(word, words)), settings.canonical())
-    room = Room(place, store, journal, Tracker(place), execution=execution)
-    with _inside(room, settings):
+    room = Room(place, store, journal, Tracker(place), execution=run.execution if run else "inline")
+    with _inside(room, settings), _crew(run, in_processes=in_processes) as room.crew:
         introduce(room, _tags(settings))
         yield room
 
@@ -70,8 +77,14 @@ def reopen_room(journal: Journal, run: Run, stage: str, order: tuple[str, ...], 
         return "recorded" if order.index(name) < at else "compare"
 
     journal.change(settings=run.canonical())
-    with _inside(Room(place, store_of(place), journal, Tracker(place), mode, run.execution), run) as room:
+    with _inside(Room(place, store_of(place), journal, Tracker(place), mode, run.execution), run) as room, _crew(run) as room.crew:
         yield room
+
+
+def _crew(run: Run | None, *, in_processes: bool = False) -> AbstractContextManager[Crew | None]:
+    if run is not None and run.fan_out == "ray":
+        return RayCrew(run.parallel, run.threads)
+    return Pool(run.parallel) if run is not None and (in_processes or run.parallel > 1) else nullcontext()
 
 
 @contextmanager

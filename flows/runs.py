@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
@@ -23,7 +22,6 @@ from e2urec_core.release.gates import Gates
 from e2urec_core.release.rule import ReleaseRule
 from e2urec_core.settings import Augment, CacheRule, EngineRule, EvaluateRule, Seat, Settings, Training
 from flows.presets import Sections, preset_sections
-from tasks._journal import Journal, place_of
 
 STAGES = (
     "ingest",
@@ -44,8 +42,6 @@ STAGES = (
     "verdict",
     "bundle",
 )
-LAST = "last"
-"""In the place of a run's name: the newest."""
 S = TypeVar("S", bound=Settings)
 FAMILIES: dict[str, type[Dataset] | type[Backbone] | type[Method]] = {"dataset": Dataset, "backbone": Backbone, "method": Method}
 
@@ -91,6 +87,10 @@ class Run(Settings):
     """Of matrix products; weights, sums and losses are in 32 bits."""
     execution: Literal["inline", "process"] = "inline"
     """Whether stages that train or score run inside the flow's process, or each in one of its own that may die alone."""
+    fan_out: Literal["threads", "ray"] = "threads"
+    """Who runs what trains or scores side by side: threads that each ask a child process, or the workers of a Ray cluster."""
+    parallel: int = Field(1, ge=1, le=1024)
+    """Stages of a comparison, or shards of a stage, that train or score side by side; part of no stage's key."""
     release: ReleaseRule = ReleaseRule()
     """What becomes of the recommender."""
     engine: EngineRule = EngineRule()
@@ -145,48 +145,11 @@ def change_run(run: Run, flags: Mapping[str, Any]) -> Run:
     return changed(run.canonical(), members, flags)
 
 
-def is_told(settings: Mapping[str, Any]) -> bool:
-    """Whether these are settings of a run of `unlearn` or `train`: other commands have settings of their own."""
-    return settings.keys() <= Run.model_fields.keys()
-
-
-def open_run(workspace: str | Path | None, name: str) -> Journal:
-    """The journal of a run, or of the newest run of `unlearn` or `train` where the name is `last`.
-
-    Raises:
-        UnknownRun: There is none.
-    """
-    from tasks._stores import journals_of
-
-    journals = journals_of(place_of(workspace))
-    runs = [record.run for record in journals.all() if is_told(record.settings)] if name == LAST else []
-    return journals.open(runs[-1] if runs else name)
-
-
-def run_of(name: str, settings: Mapping[str, Any]) -> Run:
-    """The settings of an earlier run of `unlearn` or `train`.
-
-    Raises:
-        BadSetting: It was a run of another command.
-    """
-    if "methods" in settings:
-        raise BadSetting(
-            f"`{name}` is a comparison, whose stages belong to several runs",
-            hint="run the same `e2urec compare` again: whatever has not changed is taken from the store",
-        )
-    if not is_told(settings):
-        strange = sorted(settings.keys() - Run.model_fields.keys())
-        raise BadSetting(
-            f"`{name}` is no run of `unlearn` or `train`: it has settings of its own ({', '.join(strange)})",
-            hint="run its own command again: whatever has not changed is taken from the store",
-        )
-    return Run.model_validate(settings)
-
-
 def changed(sections: Sections, members: Mapping[str, type[BaseModel]], flags: Mapping[str, Any]) -> Run:
     """The run that `sections` describe once `flags` are put in."""
     run = filled(Run, sections, members, flags)
     _refuse_without_encoder(run)
+    _refuse_without_ray(run)
     if not run.method.knows_interactions and (setting := run.forget.names_interactions_in):
         raise BadSetting(
             f"`{flag(['forget', setting])}` is refused: `{word(run.method.kind)}` forgets whole users alone",
@@ -254,6 +217,20 @@ def _refuse_without_encoder(run: Run) -> None:
     for setting, is_asked in asked.items():
         if is_asked and not run.backbone.has_encoder:
             raise BadSetting(f"`{setting}` is refused: `{word(run.backbone.kind)}` has no encoder", hint="leave it out")
+
+
+def _refuse_without_ray(run: Run) -> None:
+    """Refuse a cluster where nobody could ask it, before anything is started."""
+    if run.fan_out == "threads":
+        return
+    if run.processes > 1:
+        raise BadSetting(
+            f"`--processes {run.processes}` is refused with `--fan-out ray`: one worker of the cluster runs a stage",
+            hint="leave one of them out",
+        )
+    from tasks._ray_crew import need_ray
+
+    need_ray()
 
 
 def _may_be_absent(path: list[str], members: Mapping[str, type[BaseModel]], whole: type[BaseModel]) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from e2urec_core.errors import UnknownRun, WorkspaceBusy
+from flows.earlier_runs import run_of
 from flows.releasing import judge, release
 from flows.rooms import reopen_room
-from flows.runs import STAGES, change_run, run_of
+from flows.runs import STAGES, change_run
 from flows.train import tell as tell_training
 from flows.unlearn import tell
 from tasks._journal import Journal

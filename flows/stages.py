@@ -20,8 +20,9 @@ from e2urec_core.data.split import SplitRule
 from e2urec_core.release.gates import Gates
 from e2urec_core.release.rule import ReleaseRule
 from e2urec_core.settings import Augment, CacheRule, EvaluateRule, Settings, Training
+from flows.earlier_runs import LAST, open_run
 from flows.forms import filled_in, form_of
-from flows.runs import LAST, Run, open_run
+from flows.runs import Run
 from flows.stage import rerun
 from tasks._journal import Journal
 from tasks._notices import run_failed
@@ -44,7 +45,7 @@ from tasks.unlearn import unlearn_users
 from tasks.verdict import decide
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-ON = form_of(Run, only=("device", "threads", "processes", "precision", "execution"))
+ON = form_of(Run, only=("device", "threads", "processes", "precision", "execution", "parallel", "fan_out"))
 """Where a stage that trains or scores works."""
 DOCUMENTED = """{about}
 

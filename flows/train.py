@@ -28,7 +28,7 @@ from tasks.score import score
 def train(run: Run, workspace: str = "") -> str:
     """Train a recommender and release it: ingest, split, tokenise, train, score, verdict, bundle. Returns the run's name."""
     run = settled(run, workspace)
-    with open_room(run, ("train", run.dataset.kind, run.backbone.kind), workspace, run.execution) as room:
+    with open_room(run, ("train", run.dataset.kind, run.backbone.kind), workspace, run) as room:
         prepared, candidate = tell(run)
         if run.release.then != "nothing":
             release(run, prepared, judge(run, prepared, candidate))

@@ -30,7 +30,7 @@ from tasks.report import hand_out, write_report
 def unlearn(run: Run, workspace: str = "") -> str:
     """Forget users and measure it: ingest, split, forget, tokenise, train, cache, unlearn, evaluate, report. Returns the run's name."""
     run = settled(run, workspace)
-    with open_room(run, (run.dataset.kind, run.backbone.kind, run.method.kind), workspace, run.execution) as room:
+    with open_room(run, (run.dataset.kind, run.backbone.kind, run.method.kind), workspace, run) as room:
         told = tell(run)
         hand_out(room, told.report, told.candidate.model)
         if run.release.then != "nothing":

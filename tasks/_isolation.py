@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from e2urec_core import errors
 from e2urec_core.errors import ProcessDied, UserError
 from e2urec_core.settings import Seat
 from e2urec_core.stage_file import StageFile
+from tasks._crew import Watch
 
-Watch = Callable[[int, int, str, Mapping[str, float]], None]
 # Seconds that processes are given to end by themselves.
 GRACE_S = 10.0
 # What torch's launcher tells the processes it starts.

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from e2urec_core.errors import UserError
-from e2urec_core.settings import Seat
+from e2urec_core.settings import Seat, Share
 from e2urec_core.stage_file import StageFile
-from tasks._isolation import Watch, died, end, heard, started
+from tasks._crew import Watch, beside
+from tasks._isolation import died, end, heard, started
 
 
 class Pool:
     """Processes that wait for stages; asked by several threads at once, each is at one stage at a time."""
 
+    elsewhere = False
+
     def __init__(self, size: int) -> None:
         """Use at most `size` processes; they are started when they are needed."""
-        self._free = threading.Semaphore(size)
+        self.size, self._free = size, threading.Semaphore(size)
         self._idle: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
@@ -31,19 +34,16 @@ class Pool:
         for process in self._idle:
             end(process)
 
-    def perform(self, name: str, arguments: Mapping[str, Any], seat: Seat, place: Path, checkpoints: Path, watch: Watch) -> int:
-        """Run the core's stage function `name` in one of the processes; returns its rows. See `perform_apart`.
-
-        Raises:
-            UserError: What the function raised.
-            ProcessDied: The process ended without saying why; another takes its place.
-        """
+    def perform(
+        self, name: str, arguments: Mapping[str, Any], seat: Seat, place: Path, checkpoints: Path, watch: Watch, share: Share | None = None
+    ) -> int:
+        """See `Crew.perform`."""
         assert seat.processes == 1, "a stage that several processes share is started by torch's launcher"
-        file = place.parent / f"{place.name}.json"
+        file = beside(place, share, "json")
         with self._free:
             process = self._idle.pop() if self._idle else _waiting(seat.threads)
             try:
-                file.write_text(StageFile.of(name, arguments, seat, place, checkpoints).model_dump_json())
+                file.write_text(StageFile.of(name, arguments, seat, place, checkpoints, share).model_dump_json())
                 rows = _asked(process, file, name, watch)
             except UserError:
                 # Whoever has refused a stage can run the next one, unless it has died.

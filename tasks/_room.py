@@ -12,8 +12,8 @@ from e2urec_core.artifacts import Artifact
 from e2urec_core.deletion.removal import folder_of, remove
 from e2urec_core.errors import Fenced
 from e2urec_core.store import Store
+from tasks._crew import Crew
 from tasks._journal import Journal
-from tasks._pool import Pool
 from tasks._tracking import Tracker
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Room:
         mode: What to do with a stage: `use` the store or run it, `force` it to run, take what is `recorded` in the journal, or only
             `compare` its key with the recorded one and call it stale.
         execution: Whether stages that train or score run in this process, or each in one of its own.
-        pool: Processes that take turns at such stages; without one, `execution` decides.
+        crew: Processes that take turns at such stages; without one, `execution` decides.
         stale: Labels of the stages that were found stale.
         told: Names of the stages that were asked for, in their order.
         foresight: Where it is there, no stage is run: each is looked up, and what would become of it is noted.
@@ -58,7 +58,7 @@ class Room:
     tracker: Tracker
     mode: Callable[[str], Mode] = run_everything
     execution: Execution = "inline"
-    pool: Pool | None = None
+    crew: Crew | None = None
     stale: list[str] = field(default_factory=list)
     told: dict[str, None] = field(default_factory=dict)
     foresight: Foresight | None = None

@@ -26,6 +26,7 @@ from e2urec_core.errors import StorageFailed, UnknownRun, UserError
 from e2urec_core.settings import Seat
 from e2urec_core.stage_record import StageRecord
 from tasks import _gate, _log
+from tasks._crew import perform_in_shares
 from tasks._gpus import GPU_TAG, gpus_for
 from tasks._journal import StageEntry
 from tasks._keys import code_files, key_parts
@@ -81,9 +82,12 @@ class Work:
             if numbers:
                 self.metrics.step(done, numbers)
 
+        crew = self.room.crew if seat.processes == 1 else None
+        if crew is not None and crew.elsewhere:
+            return perform_in_shares(crew, name, arguments, seat, self.place, self.checkpoints, watch)
         with gpus_for(seat, name):
-            if self.room.pool is not None and seat.processes == 1:
-                return self.room.pool.perform(name, arguments, seat, self.place, self.checkpoints, watch)
+            if crew is not None:
+                return perform_in_shares(crew, name, arguments, seat, self.place, self.checkpoints, watch)
             if self.room.execution == "process" or seat.processes > 1:
                 from tasks._isolation import perform_apart
 
@@ -197,7 +201,7 @@ def _run(
     started = time.perf_counter()
     try:
         with room.tracker.stage(title) as (metrics, tags), room.store.workplace() as place:
-            with progress(title, live=room.pool is None) as first, progress_artifact(title) as second:
+            with progress(title, live=room.crew is None) as first, progress_artifact(title) as second:
                 work = Work(room, place, _both(first, second), metrics, checkpoints)
                 rows = body(work, **given)
             _gate.check(writes, place, work.opened)

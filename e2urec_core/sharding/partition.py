@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from e2urec_core.checkpoints import KeptTables
 from e2urec_core.data.batches import Prompts
 from e2urec_core.engine import Bench
 from e2urec_core.errors import BadSetting
@@ -24,7 +25,8 @@ from e2urec_core.recommender import Recommender
 from e2urec_core.seeding import derived_seed
 from e2urec_core.settings import Sharding
 
-NOWHERE = -1
+NOWHERE, KEPT = -1, "partition"
+PLACES = pa.schema({name: pa.int64() for name in ("user", "shard", "slice")})
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,22 @@ class Partition:
 
     def save(self, path: Path) -> None:
         """Write the places as Parquet."""
-        table = pa.table({"user": self.users, "shard": self.shards, "slice": self.slices})
         # Statistics would put numbers of users into the footer, where a scan for them must look too.
-        pq.write_table(table, path, compression="zstd", write_statistics=False)
+        pq.write_table(self.table(), path, compression="zstd", write_statistics=False)
 
     @classmethod
     def load(cls, path: Path) -> Partition:
         """The places that `save` wrote."""
-        table = pq.read_table(path)
-        return cls(*(table[name].to_numpy() for name in ("user", "shard", "slice")))
+        return cls.of(pq.read_table(path))
+
+    def table(self) -> pa.Table:
+        """The places as a table, one row a user."""
+        return pa.table({"user": self.users, "shard": self.shards, "slice": self.slices}, schema=PLACES)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Partition:
+        """The places that `table` told."""
+        return cls(*(table[name].to_numpy() for name in PLACES.names))
 
 
 @dataclass(frozen=True)
@@ -122,11 +131,17 @@ def divide(rows: Prompts, sharding: Sharding, bench: Bench, network: Callable[[]
         raise BadSetting(
             f"{sharding.num_shards} shards are asked of {len(users)} users", hint=f"set `--method.num-shards` to {len(users)} or fewer"
         )
+    slices = _drawn(users, "slice", sharding.num_slices, bench.seed)
     if sharding.by == "digest":
-        shards = _drawn(users, "shard", sharding.num_shards, bench.seed)
-    else:
-        shards = _clustered(users, rows, sharding, bench, network())
-    return Partition(users, shards, _drawn(users, "slice", sharding.num_slices, bench.seed))
+        return Partition(users, _drawn(users, "shard", sharding.num_shards, bench.seed), slices)
+    # Clusters take a pass over all rows, which whoever goes on with this stage, or joins its shares, need not take again.
+    kept = KeptTables(bench.checkpoints.folder) if bench.checkpoints else None
+    if kept is not None and (table := kept.get(KEPT, 0, PLACES)) is not None:
+        return Partition.of(table)
+    made = Partition(users, _clustered(users, rows, sharding, bench, network()), slices)
+    if kept is not None and bench.workers.is_main:
+        kept.put(KEPT, 0, made.table())
+    return made
 
 
 def _drawn(users: numpy.ndarray, what: str, number: int, seed: int) -> numpy.ndarray:

@@ -1,5 +1,8 @@
 """Trains shards, slice after slice; what is finished is kept beside the checkpoints, so that a killed stage trains nothing twice.
 
+For the same reason several processes can train the shards of one stage: each trains its share and keeps it there, and the one that runs
+the stage to its end finds every slice finished.
+
 A slice's training depends on the seed, the number of its shard and slice, the rows of its own users and of those in the slices before,
 and on nothing else: that is what makes the deletion of a user exact.
 """
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from e2urec_core.checkpoints import Checkpoints
-from e2urec_core.engine import Bench
+from e2urec_core.engine import Bench, ShareTrained
 from e2urec_core.recommender import Recommender
 from e2urec_core.seeding import derived_seed
 from e2urec_core.settings import Sharding, Training
@@ -90,17 +93,26 @@ def taken(student: Recommender) -> dict[str, Tensor]:
 def train_tasks(
     tasks: Sequence[Task], trainee: Trainee, divided: Divided, sharding: Sharding, bench: Bench, each: Callable[[TrainedSlice], None]
 ) -> Fitted:
-    """Train every task's slices to the last; `each` is given every slice when it is done. Returns what all trainings did together."""
+    """Train every task's slices to the last; `each` is given every slice when it is done. Returns what all trainings did together.
+
+    Raises:
+        ShareTrained: The bench's share is trained and kept; `each` was given nothing.
+    """
     slices = [(task, piece) for task in tasks for piece in range(task.first, sharding.num_slices)]
     steps = [_steps(divided, task.shard, piece, sharding) for task, piece in slices]
+    mine = [task.shard for task in (bench.share.of(tasks) if bench.share else tasks)]
     fitted, student, done = [], trainee.start, 0
     for (task, piece), planned in zip(slices, steps, strict=True):
-        if piece == task.first:
-            student = trainee.student(task.before)
-        told = _fit_slice(student, task.shard, piece, divided, sharding, _bench_of(bench, task.shard, piece, done, sum(steps)))
-        each(TrainedSlice(task.shard, piece, taken(student), told))
-        fitted.append(told)
+        if task.shard in mine:
+            if piece == task.first:
+                student = trainee.student(task.before)
+            told = _fit_slice(student, task.shard, piece, divided, sharding, _bench_of(bench, task.shard, piece, done, sum(steps)))
+            if bench.share is None:
+                each(TrainedSlice(task.shard, piece, taken(student), told))
+            fitted.append(told)
         done += planned
+    if bench.share is not None:
+        raise ShareTrained
     return joined(fitted, bench)
 
 

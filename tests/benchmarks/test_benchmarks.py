@@ -39,6 +39,7 @@ PROMISED: dict[str, list[str]] = {
     "forgotten_users": ["ratio_by_users", "seeds"],
     "serving": ["http_ratio", "pyfunc_ratio", "adapter_ratio", "stacked_ratio", "headline_shape", "measured"],
     "polluted": ["precision_at_half", "seeds"],
+    "fan_out": ["speed_up", "speed_up_of_all", "one_worker_seconds", "two_workers_seconds", "same_artifacts", "pairs"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -177,6 +178,14 @@ def test_the_cost_of_a_request_is_told_by_method_and_number_of_users(inputs: lis
     # Only what is sharded is made before the request; more users touch more shards.
     assert set(seed["before"]) == {"sisa"}
     assert all(ratio > 0 for by_count in told["ratio_by_users"].values() for ratio in by_count.values())
+
+
+@pytest.mark.long
+def test_two_workers_make_what_one_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("fan_out", ["--quick", "--seeds", "1", "--set", "dataset.num-users=150", "training.num-epochs=1"], capsys)
+    assert told["same_artifacts"]
+    (pair,) = told["pairs"]
+    assert told["speed_up"] == pytest.approx(pair["one_worker_seconds"] / pair["two_workers_seconds"], rel=1e-2)
 
 
 @pytest.mark.long

@@ -23,6 +23,7 @@ MIGRATIONS = [f"e2urec_core/ledger/migrations/version_{number}.py" for number in
 # Which files may import an engine, and nobody else.
 ENGINES = {
     "prefect": [
+        "tasks/_ray_crew.py",
         "tasks/_stage.py",
         "tasks/_shown.py",
         "tasks/_notices.py",
@@ -46,6 +47,8 @@ ENGINES = {
     ],
     "great_expectations": ["data_contracts/expectations.py"],
     "cleanlab": ["e2urec_core/pollution/quality.py"],
+    "ray": ["tasks/_ray_crew.py"],
+    "prefect_ray": ["tasks/_ray_crew.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "looking", "migrating", "releases", "replay", "schema")),
         *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "subjects", "suppressions")),
@@ -77,6 +80,8 @@ SLOW = (
     "fastapi",
     "uvicorn",
     "cleanlab",
+    "ray",
+    "prefect_ray",
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
