@@ -170,3 +170,11 @@ class NightFailed(UserError):
 
 class NotErased(UserError):
     """Something that names people who are forgotten is still there after everything was erased."""
+
+
+class DamagedBackup(UserError):
+    """A back-up that is none, or whose bytes are not those that were copied."""
+
+
+class NotRestorable(UserError):
+    """A back-up that cannot be put in place without bringing back people who were forgotten, or losing what newer records say."""

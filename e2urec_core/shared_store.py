@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,6 +92,18 @@ class SharedStore(Store):
     def num_files(self, folder: Path) -> int:
         """How many objects one of the `folders` has."""
         return len(self.remote.list(self._name(folder)))
+
+    def measure(self, folder: Path) -> tuple[float, dict[Hashable, int]]:
+        """When one of the `folders` was published, seconds since 1970, and the bytes of its objects by name.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
+        name = self._name(folder)
+        listed = {each.name: each for each in self.remote.list(name)}
+        if f"{name}/{MANIFEST}" not in listed:
+            raise FileNotFoundError(name)
+        return listed[f"{name}/{MANIFEST}"].changed_s, {each.name: each.size for each in listed.values()}
 
     def remove(self, folder: Path) -> None:
         """Remove one of the `folders`: its manifest, then its other objects, with all their versions; then it goes from the cache.

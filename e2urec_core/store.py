@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,6 +141,15 @@ class Store:
     def num_files(self, folder: Path) -> int:
         """How many files one of the `folders` holds, of whatever kind."""
         return sum(1 for each in (folder, *folder.rglob("*")) if each.is_file())
+
+    def measure(self, folder: Path) -> tuple[float, dict[Hashable, int]]:
+        """When one of the `folders` was published, seconds since 1970, and the bytes of its files by where they are kept; some share files.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
+        told = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        return (folder / MANIFEST).stat().st_mtime, {(each.st_dev, each.st_ino): each.st_size for each in told}
 
     def remove(self, folder: Path) -> None:
         """Remove one of the `folders`: it disappears whole, then its bytes go. One that is gone is no fault.

@@ -13,11 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from e2urec_core.errors import BadSetting, UserError
+from flows.backup_commands import backup, restore
 from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
 from flows.explain_command import DryRun, explain, show_dry_run
 from flows.finding import find_polluted
 from flows.flags import FLAGS, AsJson, Debug, Scalar, StoreAt, Workspace, add_scalars, environment_kept, show_knobs, take_settings
+from flows.gc_command import gc
 from flows.models_commands import app as models_commands
 from flows.night_commands import erase, nightly
 from flows.receipt_commands import app as receipt_commands
@@ -50,6 +52,9 @@ app.command()(doctor)
 app.command()(stage)
 app.command()(runs)
 app.command()(explain)
+app.command()(gc)
+app.command()(backup)
+app.command()(restore)
 app.command()(serve)
 app.command()(stop)
 

@@ -16,6 +16,7 @@ from tasks._desk import Desk
 from tasks._notices import run_failed
 from tasks._room import ROOM
 from tasks._shown import truthful
+from tasks._stores import journals_of
 from tasks.diff import facts_of, hand_out_difference, write_difference
 from tasks.score import score
 from tasks.tokenise import read_by

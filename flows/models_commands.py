@@ -127,9 +127,13 @@ def diff(
 
 def _desk(workspace: Path | None) -> Desk:
     place = prepare(workspace)
+    from e2urec_core.ledger.owed import Owed
     from tasks._desk import Desk
 
-    return Desk.of(place, "e2urec models")
+    desk = Desk.of(place, "e2urec models")
+    if waiting := Owed(desk.ledger).waiting():
+        say(f"the champion comes from a back-up and knows people again: {len(waiting):,} restored deletions wait for `e2urec nightly`")
+    return desk
 
 
 def _look(desk: Desk) -> set[int] | None:

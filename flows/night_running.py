@@ -71,6 +71,7 @@ def run_nights(
         requests = Requests(desk.ledger)
         requests.verify()
         _tell_of_receipts(desk)
+        _tell_of_restored(desk)
         settings = settings_of(desk, ladder, preset, flags, pollution_ladder)
         nights.expired = 0 if only_finish else len(requests.expire())
         wanted, failed = {"promoted", "purged"} if only_finish else {"queued", *IN_FLIGHT}, set[str]()
@@ -90,6 +91,10 @@ def run_nights(
                 break
             # What is promoted now waits until earlier versions are no longer retained.
             due, wanted = False, wanted - {"promoted"}
+        if settings.night.keep_days:
+            from flows.collecting import tidy
+
+            tidy(desk, settings.night.keep_days)
     return nights
 
 
@@ -132,6 +137,13 @@ def _tell_of_receipts(desk: Desk) -> None:
         verify(folder, keys_of_ledger(folder, desk.ledger), head=head)
     except (BadReceipt, BadKey) as fault:
         say(f"the chain of receipts is not whole: {fault.fact}; `e2urec receipt verify-all` says more")
+
+
+def _tell_of_restored(desk: Desk) -> None:
+    from e2urec_core.ledger.owed import Owed
+
+    if waiting := Owed(desk.ledger).waiting():
+        say(f"the champion comes from a back-up: {len(waiting):,} restored deletions are carried out again before anything else follows it")
 
 
 def _trains_anyway(desk: Desk, settings: Nightly) -> bool:

@@ -16,6 +16,7 @@ from e2urec_core.errors import UnknownRun
 from e2urec_core.notes import facts
 from e2urec_core.settings import Settings
 from e2urec_core.store import Store
+from tasks._stores import journals_of
 
 if TYPE_CHECKING:
     from e2urec_core.ledger.history import Ledger

@@ -130,9 +130,11 @@ def whom_it_forgot(desk: Desk, request: ForgetRequest | None, base: str | None, 
         base: Bundle of the release that it was made from, which had forgotten some already.
         rows: The ratings that it was trained on; who is not among them is not known.
     """
+    from e2urec_core.ledger.owed import Owed
+
     gone = desk.releases.forgotten_by(base) if base else {}
     asked = dict.fromkeys(_asked(desk, request), request.digest) if request else {}
-    absent = desk.releases.completed().keys() - gone.keys() - asked.keys()
+    absent = desk.releases.completed().keys() - gone.keys() - asked.keys() - Owed(desk.ledger).subjects()
     return {**asked, **gone, **dict.fromkeys(_not_among(desk, rows, absent), rows.digest)}
 
 

@@ -28,6 +28,8 @@ class NightRule(Settings):
     """Hours for which the champion before stays registered, for a rollback; requests are certified after that."""
     most_requests: int = Field(10_000, ge=1)
     """Most requests that one night takes; the others wait for the next."""
+    keep_days: float = Field(0.0, ge=0, le=3650)
+    """Days after which nights remove from the store what nobody needs, as `e2urec gc` does; 0 never removes it."""
     always_train: bool = False
     """Whether this night trains anew on everything that stays, whatever is left of the budget."""
     anew_seeds: int = Field(3, ge=1, le=32)

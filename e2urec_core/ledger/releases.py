@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import ChampionChanged, ReleaseRefused, UnknownRelease
 from e2urec_core.ledger.history import Ledger, verified
+from e2urec_core.ledger.owed import settled
 from e2urec_core.ledger.records import DIGEST, Head, Line, Promotion, Release, ReleaseRecord
 from e2urec_core.ledger.replay import compare_with_history
 from e2urec_core.ledger.schema import MODEL, forgotten, line, promotions, releases, requests
@@ -274,6 +275,7 @@ def _still_known(connection: Connection, bundle: str, kind: Promotion) -> dict[s
     gone = {*_forgotten_by(connection, bundle)}
     if kind == "rollback":
         gone |= {*connection.execute(select(requests.c.subject).where(requests.c.state == "promoted")).scalars()}
+    gone |= settled(connection, gone)
     return {subject: version for subject, version in _completed(connection).items() if subject not in gone}
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from e2urec_core.artifacts import canonical_json
 from e2urec_core.errors import Fenced, RequestRefused, UnknownRequest
 from e2urec_core.ledger.history import iso
+from e2urec_core.ledger.owed import asked_again
 from e2urec_core.ledger.request_records import CLOSED, IN_FLIGHT, MOVES, UNCLAIMED, NewRequest, RequestRecord, Source, State, commitment_of
 from e2urec_core.ledger.schema import MODEL, NIGHT, events, forgotten, line, promotions, request_items, request_keys, requests, runs_lock
 
@@ -160,7 +161,10 @@ class Book:
             raise RequestRefused(f"request {row['id']} names {named} as what forgets it", hint="promote the release first")
 
     def was_promoted(self, row: Values) -> bool:
-        """Whether a request was ever promoted, so that its rows are gone, or soon will be."""
+        """Whether a request was ever promoted, or repeats one that was, so that no champion can follow without it."""
+        # Who had asked anew before the restore is not asked for twice: that request stands for the undone one.
+        if row["source"] == "restore" or row["subject"] in asked_again(self.connection):
+            return True
         asked = select(events.c.seq).where(events.c.subject == row["subject"], events.c.event == "request promoted").limit(1)
         return self.connection.execute(asked).first() is not None
 
@@ -172,7 +176,7 @@ class Book:
         """
         if row["state"] in UNCLAIMED and self.was_promoted(row):
             raise RequestRefused(
-                f"request {row['id']} was carried out before the champion was rolled back, and its rows are erased: it cannot be {to}",
+                f"request {row['id']} was carried out before the champion was rolled back or a back-up restored: it cannot be {to}",
                 hint="the next night carries it out again",
             )
 

@@ -19,7 +19,7 @@ from e2urec_core.settings import Settings
 
 Scope = Literal["user", "interaction"]
 Reason = Literal["privacy", "pollution"]
-Source = Literal["command", "import", "http"]
+Source = Literal["command", "import", "http", "restore"]
 State = Literal[
     "received",
     "verified",

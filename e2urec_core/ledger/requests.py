@@ -40,7 +40,8 @@ class Requests(Carrying):
 
         Args:
             wanted: What is asked for.
-            source: Where it came in. `command` and `import` are vouched for by whoever runs them, `http` by the rule.
+            source: Where it came in. `command` and `import` are vouched for by whoever runs them, `http` by the rule; `restore` repeats
+                what was carried out before.
             keys: The caller's own name of each: one that was seen before gives the first answer. Only a digest of it is kept.
 
         Raises:

@@ -48,6 +48,11 @@ class Subjects:
         with self._ledger.reading() as connection:
             return {row.mark: row.subject for row in connection.execute(select(subject_marks))}
 
+    def owners(self) -> dict[str, str]:
+        """The pseudonym of the user, by that of the user or of the interaction, of all subjects that can still be told."""
+        with self._ledger.reading() as connection:
+            return {row.mark: row.user_mark for row in connection.execute(select(subject_marks))}
+
     def erase(self, users: Collection[str], pairs: Collection[Pair]) -> int:
         """Forget whose subjects those of users and of all their interactions are, and those of single interactions; returns how many."""
         whole = [self._names.of_user(user) for user in users]

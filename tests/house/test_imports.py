@@ -51,6 +51,7 @@ ENGINES = {
     "prefect_ray": ["tasks/_ray_crew.py"],
     "sqlalchemy": [
         *(f"e2urec_core/ledger/{name}.py" for name in ("database", "history", "looking", "migrating", "releases", "replay", "schema")),
+        *(f"e2urec_core/ledger/{name}.py" for name in ("owed", "restoring")),
         *(f"e2urec_core/ledger/{name}.py" for name in ("request_book", "request_replay", "requests", "subjects", "suppressions")),
         *MIGRATIONS,
         "e2urec_core/receipts/witness.py",
@@ -85,8 +86,10 @@ SLOW = (
 )
 QUICK = [
     *(f"flows/{name}.py" for name in ("cli", "comparison", "data_commands", "finding", "flags", "knobs", "models_commands", "presets")),
+    "flows/backup_commands.py",
     "flows/doctor_command.py",
     "flows/explain_command.py",
+    "flows/gc_command.py",
     "flows/night_commands.py",
     *(f"flows/{name}.py" for name in ("receipt_commands", "requests_commands", "runs", "scan_command", "shown", "surroundings")),
     "tasks/_journal.py",

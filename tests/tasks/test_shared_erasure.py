@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from shared_stores import UNSET, Shelf, shelf
+from shared_stores import BUCKET, UNSET, Shelf, shelf
 
 from e2urec_core import disk, stages
 from e2urec_core.artifacts import Artifact, Examples, Interactions, Scores
 from e2urec_core.data.ingest import IngestRule
 from e2urec_core.datasets.sample import Sample
-from e2urec_core.errors import WorkspaceBusy
+from e2urec_core.errors import BadInput, WorkspaceBusy
 from e2urec_core.remote import PATIENCE
 from e2urec_core.scanning.scan import Scan
 from e2urec_core.scanning.shelves import shelves_of
 from e2urec_core.scanning.targets import Targets
 from e2urec_core.stage_record import StageRecord
 from e2urec_core.store import Store
+from flows.backing_up import back_up
+from tasks import collect
+from tasks._desk import Desk
 from tasks._stores import VARIABLE, store_of, store_to_read
 from tasks.claims import Asked
 from tasks.erase import Eraser
@@ -94,3 +98,28 @@ def test_an_erasure_waits_while_another_machine_writes_into_a_shared_folder(tmp_
     (tmp_path / "shared" / "tmp" / disk.own_name().replace(disk.machine(), "0" * 12)).mkdir()
     with pytest.raises(WorkspaceBusy, match="1 pieces of half-written work"):
         eraser.refuse_company()
+
+
+def test_what_nobody_needs_goes_from_the_object_store_with_its_bytes_counted(bucket: Shelf, workspace: Path) -> None:
+    desk = Desk.of(workspace, "gc")
+    old = publish(desk.store, Scores, "nobody needs it", ())
+    rows = publish(desk.store, Interactions, "the newest rows", ())
+    desk.store.remember("a" * 64, StageRecord(stage="score", kind=old.kind, handle=old.canonical(), seconds=1.0))
+    below, later_s = workspace.parent.name, time.time() + 100 * collect.DAY_S
+    young = collect.plan(desk, keep_days=14, budget=None, now_s=time.time())
+    assert [fate.goes for fate in young.fates] == [False, False]
+    found = collect.plan(desk, keep_days=14, budget=None, now_s=later_s)
+    assert {fate.stored.handle.digest: fate.goes for fate in found.fates} == {old.digest: True, rows.digest: False}
+    listed = bucket.client.list_objects_v2(Bucket=BUCKET, Prefix=f"{below}/objects/{old.kind}/{old.digest}/")["Contents"]
+    assert found.num_bytes == sum(each["Size"] for each in listed) > 0
+    collect.carry_out(desk.store, found)
+    left = bucket.keys(below)
+    assert not any(old.digest in name or name.startswith("keys/") for name in left)
+    assert any(rows.digest in name for name in left)
+
+
+def test_a_back_up_without_the_artifacts_is_refused(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the artifacts lie outside of the workspace") as refused:
+        back_up(workspace, tmp_path / "copy", with_keys=False)
+    assert refused.value.facts["they lie in"] == f"s3://{BUCKET}/{workspace.parent.name}"
+    assert not (tmp_path / "copy").exists()

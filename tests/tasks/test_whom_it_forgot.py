@@ -18,6 +18,7 @@ from e2urec_core.ledger import open_ledger
 from e2urec_core.ledger.releases import Releases
 from e2urec_core.ledger.request_records import NewRequest
 from e2urec_core.ledger.requests import Requests
+from e2urec_core.ledger.restoring import bring_back
 from e2urec_core.ledger.subjects import Subjects
 from e2urec_core.pseudonyms import VARIABLE
 from e2urec_core.scanning.scan import Scan
@@ -73,6 +74,24 @@ def test_those_whom_a_run_forgot_are_found_until_they_are_purged(tmp_path: Path,
     subjects.erase(["was-here-7"], [])
     assert find_in_ledger(tmp_path) == ()
     assert whom_it_forgot(desk, None, None, rows).keys() == {gone}
+
+
+def test_rows_that_a_restore_brought_back_say_nothing_of_whom_it_owes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
+    with store.workplace() as place:
+        ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
+        rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+    nothing: Any = None
+    desk, requests, releases = Desk(tmp_path, store, ledger, nothing, "test"), Requests(ledger), Releases(ledger)
+    champion(releases, 1)
+    # Forgotten, and all that told of whom that was is purged.
+    champion(releases, 2, forgotten=[7])
+    assert len(whom_it_forgot(desk, None, None, rows)) == 1
+    again = requests.add(NewRequest(user_id="u3"), "restore")
+    taken = datetime(2026, 1, 1, tzinfo=UTC)
+    bring_back(ledger, digest(1), backup=digest(9), taken_at=taken, again={again.id: ()}, held=[digest(1)], run="restore")
+    assert whom_it_forgot(desk, None, digest(1), rows) == {}
 
 
 def find_in_ledger(workspace: Path) -> tuple[str, ...]:
