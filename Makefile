@@ -15,11 +15,11 @@ demo: .venv/ready
 	.venv/bin/e2urec unlearn sample tiny-t5 e2urec
 
 test: .venv/ready lint
-	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Whole stories and benchmarks whose parts `make test` has tested already.
 test-long: .venv/ready
-	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile -m long
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m long
 
 lint: .venv/ready
 	.venv/bin/ruff check .

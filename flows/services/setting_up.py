@@ -24,7 +24,8 @@ POOL = "e2urec-process"
 HEARTBEAT_S = 30
 SILENCE_S = 75.0
 PAUSE_S = 20.0
-BEGUN_WITHIN_S = 300.0
+# A cluster may have to fetch an image and a machine first.
+BEGUN_WITHIN_S = 1800.0
 MOST_STARTS = 5
 ENDS = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -50,12 +51,24 @@ def set_up(checkout: Path, environment: Mapping[str, str], num_at_once: int) -> 
         for queue, limit in (("cpu", num_at_once), ("gpu", num_gpus())):
             _queue(client, queue, limit)
         client.upsert_global_concurrency_limit_by_name(f"tag:{GPU_TAG}", num_gpus())
-        for automation in automations():
-            _keep(client, automation)
-    line = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(
-        line, cwd=checkout, env={**os.environ, **environment, "PWD": str(checkout)}, capture_output=True, text=True, check=False
-    )
+        keep_automations(client)
+    deploy_all(checkout, environment)
+
+
+def deploy_all(checkout: Path, environment: Mapping[str, str], file: Path = Path("prefect.yaml")) -> None:
+    """Deploy what a file declares; flow runs read the code in the folder that the environment's `PWD` names, else in the checkout.
+
+    Args:
+        checkout: Folder of the code, in which entry points are looked for.
+        environment: Of the command of Prefect.
+        file: Absolute, or below the checkout.
+
+    Raises:
+        ServiceFailed: A deployment is refused.
+    """
+    line = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    environment = {**os.environ, "PWD": str(checkout), **environment}
+    done = subprocess.run(line, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [each for each in (done.stdout + done.stderr).splitlines() if each.strip()]
         raise ServiceFailed(
@@ -63,6 +76,21 @@ def set_up(checkout: Path, environment: Mapping[str, str], num_at_once: int) -> 
             facts={"it said": " / ".join(said[-3:]) or "nothing"},
             hint=f"run it in {checkout} with PREFECT_API_URL set, and look at what it says",
         )
+
+
+def keep_automations(client: SyncPrefectClient) -> None:
+    """Make the automations of a server, or bring them up to date. One that is as it should be is left: else it forgets what it heard."""
+    for automation in automations():
+        # Sets come in another order in every process.
+        plain = automation.model_dump(mode="json", exclude={"trigger": {"id", "after", "expect"}})
+        named = [sorted(getattr(automation.trigger, name)) for name in ("after", "expect")]
+        mark = f"[{digest_of([plain, named])[:12]}]"
+        wanted = automation.model_copy(update={"description": f"{automation.description} {mark}"})
+        known = client.read_automations_by_name(automation.name)
+        if not known:
+            client.create_automation(wanted)
+        elif not known[0].description.endswith(mark):
+            client.update_automation(known[0].id, wanted)
 
 
 def automations() -> list[AutomationCore]:
@@ -132,17 +160,3 @@ def _queue(client: SyncPrefectClient, name: str, limit: int) -> None:
         client.create_work_queue(name, work_pool_name=POOL, concurrency_limit=limit)
     except ObjectAlreadyExists:
         client.update_work_queue(client.read_work_queue_by_name(name, work_pool_name=POOL).id, concurrency_limit=limit)
-
-
-def _keep(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Make an automation, or bring it up to date. One that is as it should be is left: a change would forget what it has heard so far."""
-    # Sets come in another order in every process.
-    plain = automation.model_dump(mode="json", exclude={"trigger": {"id", "after", "expect"}})
-    named = [sorted(getattr(automation.trigger, name)) for name in ("after", "expect")]
-    mark = f"[{digest_of([plain, named])[:12]}]"
-    wanted = automation.model_copy(update={"description": f"{automation.description} {mark}"})
-    known = client.read_automations_by_name(automation.name)
-    if not known:
-        client.create_automation(wanted)
-    elif not known[0].description.endswith(mark):
-        client.update_automation(known[0].id, wanted)

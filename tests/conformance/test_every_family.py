@@ -21,7 +21,8 @@ from e2urec_core.settings import CacheRule, Training
 from e2urec_core.sharding.system import ShardsFolder, write_shards
 from e2urec_core.training import fit_answers
 
-FAMILIES = ("tiny_t5", "tiny_bart", "causal_lm:gpt2")
+# The whole battery of `test_every_method.py` runs on the first.
+FAMILIES = [pytest.param("tiny_t5", marks=pytest.mark.long), "tiny_bart", "causal_lm:gpt2"]
 SHORT = Training(num_epochs=1, batch_size=16, learning_rate=1e-2)
 MERGED = 1e-5
 """Folding an adapter into the weights rounds them once more in 32 bits."""

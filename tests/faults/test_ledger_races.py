@@ -36,6 +36,8 @@ def win(place: Path | str, told: Path, own: tuple[int, int], gate: int) -> None:
     told.write_text(json.dumps(won))
 
 
+# Of processes that claim at once on a server: `test_requests_faults.py`.
+@pytest.mark.parametrize("places", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_four_processes_with_fifty_promotions_each_lose_none_and_win_every_epoch_once(place: Path | str, tmp_path: Path) -> None:
     releases = releases_at(place)
     for number in range(2 * PROCESSES):

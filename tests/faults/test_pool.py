@@ -88,6 +88,7 @@ def test_a_killed_process_is_said_and_another_one_takes_the_stage(inputs: Path, 
         assert digests_in(tmp_path / "b" / "place") == digests_in(tmp_path / "inline")
 
 
+@pytest.mark.long
 def test_a_process_that_died_while_it_waited_is_said_and_replaced(inputs: Path, tmp_path: Path) -> None:
     known = serving()
     with Pool(1) as pool:

@@ -17,6 +17,7 @@ from ledgers import champion, child, digest, ended, promoted, releases_at, reque
 from e2urec_core.errors import Fenced
 from e2urec_core.failpoints import VARIABLE
 from e2urec_core.ledger.request_records import NewRequest
+from tests.by_default import few
 
 PROCESSES, EACH = 4, 8
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,7 +73,10 @@ def raw_bytes(place: Path) -> bytes:
     return b"".join(path.name.encode() + path.read_bytes() for path in place.parent.iterdir())
 
 
-@pytest.mark.parametrize("name", ["ledger.commit", "ledger.committed", "ledger.scrub", "ledger.scrubbed"])
+FAILPOINTS = ("ledger.commit", "ledger.committed", "ledger.scrub", "ledger.scrubbed")
+
+
+@pytest.mark.parametrize("name", few({"ledger.committed", "ledger.scrub"}, FAILPOINTS))
 def test_a_story_killed_at_any_failpoint_can_be_told_to_its_end(quick_path: Path, name: str) -> None:
     for nth in itertools.count(1):
         place = quick_path / f"{nth}" / "requests.db"

@@ -107,7 +107,9 @@ def test_neither_a_process_nor_a_stage_file_is_left_after_an_interruption_a_kill
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes"), [("evaluate", {}), ("cache_original", {"earlier": ["cache_original"]})], ids=["evaluate", "cache-original"]
+    ("stage", "changes"),
+    [("evaluate", {}), pytest.param("cache_original", {"earlier": ["cache_original"]}, marks=pytest.mark.long)],
+    ids=["evaluate", "cache-original"],
 )
 def test_what_a_stage_scores_is_the_same_bytes_as_in_this_process(
     inputs: Path, tmp_path: Path, stage: str, changes: dict[str, Any]
@@ -139,7 +141,7 @@ def test_a_refusal_arrives_as_the_same_class_with_its_fact_facts_and_hint(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file here is always full")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_full_disk_is_said_as_it_is_of_a_stage_in_this_process(
     inputs: Path, tmp_path: Path, processes: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

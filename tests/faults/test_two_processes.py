@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,76 +195,87 @@ def test_shards_that_two_processes_have_trained_are_those_of_one(told: Told) -> 
 
 
 class Killed(NamedTuple):
-    """A training by two processes, of which the second was killed after step 12, and which was run again to its end.
+    """A training by two processes, of which the second was killed after step 12.
 
     Args:
-        place: What it gave at last.
-        told: Steps of which each of the two calls was told.
-        died: What the first call raised.
-        left: What lay beside the place after each call.
-        alive: Number of workers after each call.
+        root: Folder of what it keeps and gives.
+        told: Steps of which it was told.
+        died: What it raised.
+        left: What lay beside its place then.
+        alive: Number of workers then.
     """
 
-    place: Path
-    told: list[list[int]]
+    root: Path
+    told: list[int]
     died: ProcessDied
-    left: list[set[str]]
-    alive: list[int]
+    left: set[str]
+    alive: int
 
 
 @pytest.fixture(scope="module")
 def killed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    root, me = tmp_path_factory.mktemp("killed"), psutil.Process()
-    told: list[list[int]] = []
-    left, alive, died = [], [], None
+    root, me, told = tmp_path_factory.mktemp("killed"), psutil.Process(), list[int]()
 
     def watch(done: int, total: int, unit: str, numbers: Mapping[str, float]) -> None:
-        told[-1].append(done)
-        if (len(told), done) == (1, 12):
+        told.append(done)
+        if done == 12:
             _, second = workers_of(me)
             second.kill()
 
-    for number in range(2):
-        told.append([])
-        place = root / str(number) / "place"
-        try:
-            performed(inputs, "train_original", place, root / "kept", TWO.model_copy(update={"engine": KEEPING}), watch, training=LONG)
-        except ProcessDied as error:
-            died = error
-        left.append(left_beside(place))
-        alive.append(len(workers_of(me)))
-    assert died is not None
-    return Killed(place, told, died, left, alive)
+    with pytest.raises(ProcessDied) as died:
+        kept_training(inputs, root, "killed", watch)
+    return Killed(root, told, died.value, left_beside(root / "killed" / "place"), len(workers_of(me)))
+
+
+def kept_training(inputs: Path, root: Path, name: str, watch: Callable[..., None]) -> None:
+    """Train by two processes that keep a checkpoint after every second step, and go on from what is kept below `root`."""
+    seat = TWO.model_copy(update={"engine": KEEPING})
+    performed(inputs, "train_original", root / name / "place", root / "kept", seat, watch, training=LONG)
+
+
+@pytest.fixture(scope="module")
+def ended(inputs: Path, killed: Killed) -> list[int]:
+    """Steps of which the next call was told, which ran to the end."""
+    told: list[int] = []
+    kept_training(inputs, killed.root, "ended", lambda done, *_: told.append(done))
+    return told
 
 
 def test_one_of_two_processes_killed_is_a_process_that_died(killed: Killed) -> None:
     # The launcher's exit code; the other process may have come to say that it lost the killed one before it was ended, too.
     assert re.fullmatch(r"the process of `train-original` ended with exit code 1( \(RuntimeError\))?", killed.died.fact)
-    assert killed.told[0][-1] < 48
+    assert killed.told[-1] < 48
 
 
-def test_the_next_call_of_two_processes_goes_on_from_the_last_checkpoint(killed: Killed) -> None:
-    first = killed.told[1][0]
+@pytest.mark.long
+def test_the_next_call_of_two_processes_goes_on_from_the_last_checkpoint(ended: list[int]) -> None:
+    """Of one process: `test_stage_process.py`."""
     # A checkpoint follows every second step.
-    assert first > 1
-    assert first % 2 == 1
-    assert killed.told[1] == list(range(first, 49))
+    assert ended[0] > 1
+    assert ended[0] % 2 == 1
+    assert ended == list(range(ended[0], 49))
 
 
-def test_after_the_kill_two_processes_end_in_the_bytes_of_two_that_were_not_disturbed(killed: Killed, told: Told) -> None:
+@pytest.mark.long
+def test_after_the_kill_two_processes_end_in_the_bytes_of_two_that_were_not_disturbed(killed: Killed, ended: list[int], told: Told) -> None:
     # With dropout: the random state of each process is brought back.
-    assert digests_in(killed.place) == digests_in(told.two / "undisturbed")
+    assert digests_in(killed.root / "ended" / "place") == digests_in(told.two / "undisturbed")
+    assert (left_beside(killed.root / "ended" / "place"), len(workers_of(psutil.Process()))) == (set(), 0)
 
 
 def test_neither_the_other_process_nor_the_launcher_nor_a_stage_file_outlives_the_kill(killed: Killed) -> None:
-    assert (killed.left, killed.alive) == ([set()] * 2, [0] * 2)
+    assert (killed.left, killed.alive) == (set(), 0)
+    assert list((killed.root / "kept").glob("step-*"))
     # Other tests of this process may have children of their own.
     assert [child for child in psutil.Process().children(recursive=True) if "e2urec_core.run" in " ".join(child.cmdline())] == []
 
 
+@pytest.mark.long
 def test_a_refusal_of_two_processes_arrives_whole_though_the_main_one_is_late_and_nothing_else_is_said(
     inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Of one process: `test_stage_process.py`."""
+
     def hold_the_main_process() -> None:
         while len(workers_of(me)) < 2:
             time.sleep(0.02)

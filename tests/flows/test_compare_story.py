@@ -154,8 +154,9 @@ def test_mlflow_holds_a_parent_run_with_a_child_for_every_method(console: Consol
     assert len(client.get_metric_history(methods["method undial"].info.run_id, "auc")) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_comparison_again_takes_everything_from_the_store(console: Console, told: tuple[Answer, dict[str, Any], Path]) -> None:
+    """That it would: above."""
     answer = console(*FLAGS, "--json")
     assert answer.code == 0, answer.stderr
     assert rerun(console.last()) == set()

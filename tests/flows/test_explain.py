@@ -77,7 +77,9 @@ def test_a_dry_run_of_a_changed_setting_names_it_and_what_hangs_on_it(console: C
     assert listing(console.workspace) == before
 
 
+@pytest.mark.long
 def test_what_a_dry_run_says_would_run_is_what_runs(console: Console) -> None:
+    """Of a comparison, and of a run that was told already: `test_compare_story.py` and above."""
     changed = ("--method.suppression", "5")
     foretold = states(console(*WORDS, *TINY, *changed, "--dry-run", "--json"))
     assert console.unlearn(*changed).code == 0

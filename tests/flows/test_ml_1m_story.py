@@ -14,7 +14,9 @@ import numpy
 import pytest
 from e2urec_console import STAGES, TINY_NETWORK, Answer, Console, Story, states, trained_users
 
-pytestmark = pytest.mark.slow
+# By default: the files in `tests/core/test_ml_1m.py` and `tests/faults/test_ml_1m_bad_input.py`, users named in a file in `test_story.py`,
+# and whom nothing may name in `test_night_story.py` and `test_release_story.py`.
+pytestmark = pytest.mark.long
 
 WORDS = ("unlearn", "ml-1m", "tiny-bart", "e2urec", "--preset", "smoke")
 NUM_USERS, NUM_MOVIES = 60, 80
@@ -140,6 +142,7 @@ def test_inside_the_store_users_are_named_in_rows_alone(told: Told) -> None:
 
 
 def test_the_logged_bart_gives_the_recommenders_own_probabilities_whatever_the_padding(told: Told) -> None:
+    """Of every backbone, one and many rows at a time: `tests/tasks/test_served_scores.py`."""
     import mlflow
     import pandas as pd
 

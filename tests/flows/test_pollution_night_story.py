@@ -1,4 +1,4 @@
-"""A night of polluted data: every candidate is made, and the best on validation rows is taken."""
+"""A night of polluted data: every candidate is made, and the best on validation rows is taken (in parts: `test_night_choosing.py`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def polluted(shop: NightShop) -> dict[str, Any]:
     return {"night": night, "said": answer.stderr}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_candidate_is_made_and_the_best_on_validation_is_champion(shop: NightShop, polluted: dict[str, Any]) -> None:
     night = polluted["night"]
     assert [(each["method"], each["passed"]) for each in night["attempts"]] == [("undial", True), ("retain-only", True), ("retrain", True)]
@@ -49,7 +49,7 @@ def test_every_candidate_is_made_and_the_best_on_validation_is_champion(shop: Ni
     assert f"`{taken}` is the best of 3 candidates" in night["text"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_candidates_that_were_not_taken_are_erased_with_the_data(shop: NightShop, polluted: dict[str, Any]) -> None:
     (bundle,) = shop.artifacts("Bundle")
     assert shop.console("models", "show", str(shop.champion()), "--json").json()["bundle"] == bundle.name
@@ -60,7 +60,7 @@ def test_candidates_that_were_not_taken_are_erased_with_the_data(shop: NightShop
     assert [shop.scan(user) for user in shop.users[:2]] == [[], []]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_request_of_a_person_makes_it_an_ordinary_night(shop: NightShop, polluted: dict[str, Any]) -> None:
     assert shop.console("requests", "add", "--user", shop.users[4], "--reason", "pollution").code == 0
     shop.ask(shop.users[5])
@@ -70,7 +70,7 @@ def test_one_request_of_a_person_makes_it_an_ordinary_night(shop: NightShop, pol
     assert "validation" not in night["text"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_empty_pollution_ladder_is_refused(shop: NightShop) -> None:
     answer = shop.console("nightly", "--pollution-ladder", " ")
     assert (answer.code, "`--pollution-ladder` names 0 methods" in answer.stderr) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from e2urec_console import Answer, Console, digests, prefect_table, states
+from e2urec_console import Answer, Console, Story, digests, prefect_table, states
 
 from benchmarks.polluted import precision_at_half
 from data_contracts.draft_request import DRAFT_REQUEST
@@ -40,8 +41,11 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    console = Console(tmp_path_factory.mktemp("pollution") / "workspace")
+def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """One in which Prefect has been started before, and nothing else."""
+    workspace = tmp_path_factory.mktemp("pollution") / "workspace"
+    shutil.copytree(story.workspace / "prefect", workspace / "prefect")
+    console = Console(workspace)
     yield console
     console.close()
 

@@ -117,7 +117,9 @@ def test_the_champion_loads_with_mlflows_own_tools_and_ranks(shop: Shop) -> None
     assert ranked["yes_probability"].is_monotonic_decreasing
 
 
+@pytest.mark.long
 def test_the_same_run_again_makes_no_second_version(shop: Shop) -> None:
+    """That a bundle is registered once: `tests/tasks/test_registry.py`."""
     before = len(shop.versions())
     # Judged against itself now, as it is the champion: a verdict of its own, and so a version of its own; the third time nothing is new.
     shop.unlearn(*PASSING)
@@ -165,7 +167,9 @@ def third(shop: Shop, second: int, one_more: Path) -> int:
     return shop.unlearn(*PASSING, "--forget.users-file", one_more, "--method.suppression", "5", "--release.then", "promote")
 
 
+@pytest.mark.long
 def test_there_is_a_way_back_and_forth_between_models_that_forgot_the_same(shop: Shop, second: int, third: int) -> None:
+    """In parts: `tests/tasks/test_promote.py`; through the command: `test_night_story.py`."""
     assert shop.aliases()["champion"] == third
     assert shop.console("models", "rollback").code == 0
     assert shop.aliases() == {**shop.aliases(), "champion": second, "previous": third}
@@ -173,7 +177,9 @@ def test_there_is_a_way_back_and_forth_between_models_that_forgot_the_same(shop:
     assert shop.champion() == third
 
 
+@pytest.mark.long
 def test_killed_while_promoting_the_ledger_and_the_registry_agree_again(shop: Shop, second: int, third: int) -> None:
+    """In parts: `tests/tasks/test_promote.py`; through the command: `tests/faults/test_night_kill.py`."""
     target = second if shop.champion() == third else third
     killed = command("models", "rollback", str(target), "--workspace", shop.console.workspace, E2UREC_FAILPOINT="promote.recorded:1:kill")
     assert killed.code == -signal.SIGKILL

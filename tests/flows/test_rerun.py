@@ -58,6 +58,7 @@ def test_rerunning_the_stale_stages_in_order_clears_them(story: Story, console: 
     assert report["digests"]["e2urec"] == digests(run)["unlearn"]
 
 
+@pytest.mark.long
 def test_a_fresh_run_with_the_same_settings_finds_the_reruns_in_the_store(story: Story, console: Console) -> None:
     assert console.unlearn("--method.suppression", "3").code == 0
     fresh = console.last()

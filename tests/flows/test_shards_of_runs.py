@@ -63,7 +63,9 @@ def test_bad_shards_are_refused_in_one_sentence(console: Console) -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.long
 def test_the_poles_as_methods_have_rows_of_their_own(console: Console) -> None:
+    """That they are methods: `tests/conformance`; that every preset admits them: `test_methods_of_runs.py`."""
     _, run, report = told(console, "original")
     assert [row["method"] for row in report["rows"]] == ["original", "retrain", "original_method"]
     assert report["rows"][2]["residual"] == 1

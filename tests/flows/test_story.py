@@ -142,6 +142,8 @@ def test_a_second_run_takes_every_stage_from_the_store(story: Story, console: Co
     assert second["run"] in (console.workspace / "reports" / second["run"] / "report.html").read_text()
 
 
+# That these alone would run: `test_explain.py`.
+@pytest.mark.long
 def test_a_changed_suppression_reruns_unlearning_and_what_judges_it(console: Console) -> None:
     before = rows_without_seconds(report_of(console.workspace, console.last()["run"]))
     assert console.unlearn("--method.suppression", "40").code == 0
@@ -152,7 +154,7 @@ def test_a_changed_suppression_reruns_unlearning_and_what_judges_it(console: Con
     assert after[2]["l2"] != before[2]["l2"]
 
 
-@pytest.mark.parametrize("flags", [("--forget.share", "0.6"), ("--forget.cohort", "idiosyncratic")])
+@pytest.mark.parametrize("flags", [("--forget.share", "0.6"), pytest.param(("--forget.cohort", "idiosyncratic"), marks=pytest.mark.long)])
 def test_a_changed_request_leaves_the_original_in_the_store(console: Console, flags: tuple[str, str]) -> None:
     assert console.unlearn(*flags).code == 0
     run = console.last()

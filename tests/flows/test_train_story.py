@@ -15,43 +15,47 @@ LENIENT = ("--gates.utility.least-auc", "0", "--gates.forgetting.residual", "100
 
 
 @pytest.fixture(scope="module")
-def console(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+def apart(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """One of this file's own, as the first champion is the first once."""
     console = Console(copied(story.workspace, tmp_path_factory.mktemp("trained") / "workspace"))
     yield console
     console.close()
 
 
 @pytest.mark.long
-def test_a_first_model_below_the_least_auc_is_registered_and_not_promoted(console: Console) -> None:
-    answer = console("train", "sample", "tiny-t5", *NO_METHOD)
+def test_a_first_model_below_the_least_auc_is_registered_and_not_promoted(apart: Console) -> None:
+    answer = apart("train", "sample", "tiny-t5", *NO_METHOD)
     assert answer.code == 0, answer.stderr
     assert "refused by 1 of 11 gates" in answer.stdout
     assert "it must be 0.5000 at least" in answer.stdout
-    assert [row["role"] for row in console("models", "list", "--json").json()] == [""]
+    assert [row["role"] for row in apart("models", "list", "--json").json()] == [""]
 
 
-def test_the_first_champion_has_forgotten_nobody_and_takes_the_original_from_the_store(console: Console, story: Story) -> None:
-    answer = console("train", "sample", "tiny-t5", *NO_METHOD, *LENIENT)
+@pytest.mark.long
+def test_the_first_champion_has_forgotten_nobody_and_takes_the_original_from_the_store(apart: Console, story: Story) -> None:
+    """That the stage is found in the store: `test_explain.py`; every night of `test_night_story.py` begins with such a champion."""
+    answer = apart("train", "sample", "tiny-t5", *NO_METHOD, *LENIENT)
     assert answer.code == 0, answer.stderr
     assert "it is the champion" in answer.stdout
-    (champion,) = [row for row in console("models", "list", "--json").json() if row["role"] == "champion"]
+    (champion,) = [row for row in apart("models", "list", "--json").json() if row["role"] == "champion"]
     assert (champion["method"], champion["forgotten"]) == ("none", 0)
-    run = console.last()
-    assert [row["Measure"] for row in prefect_table(console.workspace, run["run"])] == ["test auc", "test log loss"]
+    run = apart.last()
+    assert [row["Measure"] for row in prefect_table(apart.workspace, run["run"])] == ["test auc", "test log loss"]
     assert states(run)["train-original"] == "cached"
-    assert digests(run)["train-original"] == digests(console.run(story.run))["train-original"]
-    assert console("models", "show", str(champion["version"]), "--json").json()["kind"] == "Original"
+    assert digests(run)["train-original"] == digests(apart.run(story.run))["train-original"]
+    assert apart("models", "show", str(champion["version"]), "--json").json()["kind"] == "Original"
 
 
-def test_what_is_unlearned_from_the_champion_is_made_from_it_and_there_is_no_way_back(console: Console) -> None:
-    first = next(row["version"] for row in console("models", "list", "--json").json() if row["role"] == "champion")
-    answer = console(*WORDS, *TINY, *LENIENT, "--release.then", "promote")
+@pytest.mark.long
+def test_what_is_unlearned_from_the_champion_is_made_from_it_and_there_is_no_way_back(apart: Console) -> None:
+    first = next(row["version"] for row in apart("models", "list", "--json").json() if row["role"] == "champion")
+    answer = apart(*WORDS, *TINY, *LENIENT, "--release.then", "promote")
     assert answer.code == 0, answer.stderr
-    versions = console("models", "list", "--json").json()
+    versions = apart("models", "list", "--json").json()
     assert [row["role"] for row in versions if row["role"]] == ["champion", "previous"]
-    shown = console("models", "show", str(versions[0]["version"]), "--json").json()
-    assert shown["base"] == shown["judged_against"] == console("models", "show", str(first), "--json").json()["bundle"]
-    refused = console("models", "rollback")
+    shown = apart("models", "show", str(versions[0]["version"]), "--json").json()
+    assert shown["base"] == shown["judged_against"] == apart("models", "show", str(first), "--json").json()["bundle"]
+    refused = apart("models", "rollback")
     assert refused.code == 2
     assert f"version {first} still knows {versions[0]['forgotten']} of those who were forgotten" in refused.stderr
 

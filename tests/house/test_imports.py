@@ -31,6 +31,7 @@ ENGINES = {
         "flows/compare.py",
         "flows/stages.py",
         "flows/services/setting_up.py",
+        "flows/services/kubernetes.py",
         "flows/rooms.py",
         "flows/diff.py",
         "flows/train.py",

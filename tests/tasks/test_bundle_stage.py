@@ -61,7 +61,8 @@ def given(room: Room, build_tiny: Build, tiny_interactions: Path) -> dict[str, A
     }
 
 
-@pytest.mark.parametrize("execution", ["inline", "process"])
+# Other stages in processes of their own: `tests/faults/test_stage_process.py` and `test_pool.py`.
+@pytest.mark.parametrize("execution", ["inline", pytest.param("process", marks=pytest.mark.long)])
 def test_a_bundle_comes_of_its_lineage_and_is_known_again(
     given: dict[str, Any], room: Room, build_tiny: Build, execution: Literal["inline", "process"]
 ) -> None:

@@ -19,6 +19,7 @@ from e2urec_core.ledger.records import Release
 from e2urec_core.store import Store
 from tasks._tracking import Tracker
 from tasks.promote import promote
+from tests.by_default import few
 from tests.promoting_children import open_shop, promote_until
 from tests.released import release
 from tests.tracking_servers import mlflow_server, way_to
@@ -134,7 +135,8 @@ def test_a_refusal_is_said_before_anything_is_downloaded(shop: Shop, monkeypatch
     assert shop.champion == champion
 
 
-@pytest.mark.parametrize("point", POINTS)
+# Right before the ledger decides, right after, and while the registry follows.
+@pytest.mark.parametrize("point", few({"ledger.commit", "ledger.committed", "alias.set"}, POINTS))
 def test_killed_anywhere_the_champion_is_one_of_the_two_and_the_same_call_ends_it(shop: Shop, tmp_path: Path, point: str) -> None:
     first = shop.release("first")
     promote(shop.desk, first)

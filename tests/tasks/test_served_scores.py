@@ -136,7 +136,8 @@ def released(
     return {name: (each, release(each, tiny_interactions, folders[name])) for name, each in (("one", one), ("many", many))}
 
 
-@pytest.mark.parametrize("name", ["one", "many"])
+# That ensembles are served as they score: above.
+@pytest.mark.parametrize("name", ["one", pytest.param("many", marks=pytest.mark.long)])
 def test_it_answers_alike_where_nothing_of_this_project_can_be_imported(name: str, released: dict[str, tuple[Recommender, Path]]) -> None:
     recommender, folder = released[name]
     rows = json.loads((folder / BUNDLE / PROBE).read_text())["rows"]

@@ -89,7 +89,9 @@ def test_a_candidate_is_judged_tracked_and_taken_from_the_store_when_asked_again
     assert {tracked[f"gate.{gate.name}.passed"] for gate in told.gates} == {1.0}
 
 
+@pytest.mark.long
 def test_in_a_process_of_its_own_the_verdict_is_the_same(made: Made, room_in: RoomIn) -> None:
+    """Other stages: `tests/faults/test_stage_process.py` and `test_pool.py`."""
     changed = Gates(contracts=ContractGates(quarantined_share=0.02))
     with room_in(made.workspace) as room:
         inline = decided(made, rule=changed)
