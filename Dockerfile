@@ -1,7 +1,7 @@
 # One image for commands, workers and flow runs, on CPUs and GPUs; see docs/kubernetes.md.
 #
-#   docker build --tag e2urec:0.1.0 .                                                                        with CUDA
-#   docker build --tag e2urec:0.1.0-cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .       without, smaller
+#   docker build --tag e2urec:0.1.0 .                                       with CUDA
+#   docker build --tag e2urec:0.1.0-cpu --build-arg TORCH_INDEX=ADDRESS .   without, smaller; ADDRESS: PyTorch's index of CPU builds
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE}
 
@@ -21,7 +21,7 @@ WORKDIR /app
 
 # What it needs comes before the code, so that a change of code alone leaves this layer as it is.
 COPY pyproject.toml constraints.txt README.md ./
-RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[${EXTRAS}]" \
+RUN PIP_EXTRA_INDEX_URL="$TORCH_INDEX" pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" \
     && rm -rf build *.egg-info
 
 # HOME is below /tmp, the one folder beside /workspace that must be writable.

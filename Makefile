@@ -39,7 +39,7 @@ stop: .venv/ready
 
 # Every benchmark in its quick form; see benchmarks/README.md.
 bench: .venv/ready
-	for name in unlearning all_in utilisation cache_memory kill_loss prepare scale forgotten_users serving polluted fan_out; do \
+	for name in unlearning all_in utilisation cache_memory kill_loss prepare scale forgotten_users serving polluted fan_out orchestration; do \
 		OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv/bin/python -m benchmarks.$$name --quick || exit 1; \
 	done
 

@@ -40,6 +40,7 @@ PROMISED: dict[str, list[str]] = {
     "serving": ["http_ratio", "pyfunc_ratio", "adapter_ratio", "stacked_ratio", "headline_shape", "measured"],
     "polluted": ["precision_at_half", "seeds"],
     "fan_out": ["speed_up", "speed_up_of_all", "one_worker_seconds", "two_workers_seconds", "same_artifacts", "pairs"],
+    "orchestration": ["command_overhead_seconds", "deployed_overhead_seconds", "command_ratio", "deployed_ratio", "measured"],
     "gpu": ["measured", "ceilings_flops_per_second", "estimated_for", "rows", "batch_size"],
 }
 
@@ -186,6 +187,15 @@ def test_two_workers_make_what_one_makes(capsys: pytest.CaptureFixture[str]) -> 
     assert told["same_artifacts"]
     (pair,) = told["pairs"]
     assert told["speed_up"] == pytest.approx(pair["one_worker_seconds"] / pair["two_workers_seconds"], rel=1e-2)
+
+
+@pytest.mark.long
+def test_what_is_no_stage_s_work_is_told_of_commands_and_deployments(capsys: pytest.CaptureFixture[str]) -> None:
+    told = result_of("orchestration", ["--quick"], capsys)
+    (run,) = told["measured"]
+    for kind in ("command", "deployed"):
+        assert told[f"{kind}_overhead_seconds"] == pytest.approx(run[kind] - run[f"{kind}_stages"], abs=0.2)
+        assert told[f"{kind}_ratio"] > 1
 
 
 @pytest.mark.long

@@ -79,7 +79,7 @@ def test_what_it_copies_is_there_tracked_and_not_ignored() -> None:
 
 def test_packages_are_installed_by_the_tested_versions_before_the_code_is_copied() -> None:
     (installed,) = [rest for rest in rests("RUN") if "--constraint constraints.txt" in rest]
-    assert '${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}' in installed
+    assert 'PIP_EXTRA_INDEX_URL="$TORCH_INDEX" pip install' in installed
     names = [rest for _, rest in LINES]
     assert names.index("pyproject.toml constraints.txt README.md ./") < names.index(installed) < names.index("flows ./flows")
     (extras,) = [rest.partition("=")[2].strip('"').split(",") for rest in rests("ARG") if rest.startswith("EXTRAS=")]

@@ -29,7 +29,7 @@ def bucket() -> Iterator[Shelf]:
 @pytest.mark.parametrize(
     ("given", "address"),
     [
-        ("", "/work/store"),
+        ("", "/shop/store"),
         ("/mnt/team", "/mnt/team"),
         ("team", str(Path("team").absolute())),
         ("s3://shelf/place", "s3://shelf/place"),
@@ -40,7 +40,7 @@ def test_the_variable_names_the_store_and_the_workspace_holds_it_by_default(
     given: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, given)
-    assert address_of(Path("/work")) == address
+    assert address_of(Path("/shop")) == address
 
 
 def test_the_flag_wins_for_its_own_command_alone(
