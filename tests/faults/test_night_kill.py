@@ -81,7 +81,7 @@ def kill_through(shop: NightShop, points: tuple[str, ...], user: str, next_user:
         assert killed.code == -signal.SIGKILL, f"{point} was not reached: {killed.stderr}"
         assert shop.states()[request] in OPEN, point
     further = shop.ask(next_user)
-    ended = night(shop)
+    ended = shop.console(*NIGHT)
     assert ended.code == 0, ended.stderr
     assert (shop.states()[request], shop.states()[further]) == ("certified", "certified")
     # Else the rows of the first would have been retained rows of the second, and taught to the next champion.
@@ -162,7 +162,7 @@ def test_a_full_disk_during_erasure_stops_the_night_and_the_next_one_goes_on(sho
         assert full.code == 2, full.stderr
         assert "StorageFailed" in full.stderr
         assert shop.states()[request] == "promoted"
-    ended = night(shop)
+    ended = shop.console(*NIGHT)
     assert ended.code == 0, ended.stderr
     assert shop.states()[request] == "certified"
     assert shop.scan(user) == []
@@ -195,5 +195,5 @@ def test_changed_bytes_are_found_before_a_night_begins(shop: NightShop) -> None:
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     # The store's copy is damaged, the registry's is whole, so the night goes on from that.
-    ended = night(shop)
+    ended = shop.console(*NIGHT)
     assert ended.code == 0, ended.stderr

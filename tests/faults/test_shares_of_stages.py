@@ -18,6 +18,7 @@ from flows.runs import build_run
 from tasks import _ray_crew
 from tasks._crew import Crew, perform_in_shares
 from tasks._pool import Pool
+from tests.by_default import few
 
 with_ray = pytest.mark.skipif(
     find_spec("ray") is None or find_spec("prefect_ray") is None, reason="ray and prefect-ray are not installed: pip install 'e2urec[ray]'"
@@ -48,7 +49,7 @@ def ask(crew: Crew, told: dict[str, Any], stage: str, place: Path, watch: Any = 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", few([2], [1, 2]))
 def test_one_and_two_processes_give_the_bytes_of_this_one(size: int, inputs: Path, alone: Path, tmp_path: Path) -> None:
     with Pool(size) as pool:
         for stage in ("train_shards", "unlearn"):
@@ -73,7 +74,7 @@ def test_every_step_of_every_shard_is_told_once(inputs: Path, alone: Path, tmp_p
     assert len(steps) == len(set(steps)) > 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_share_whose_process_was_killed_is_said_and_what_others_finished_is_not_trained_again(
     inputs: Path, alone: Path, tmp_path: Path
 ) -> None:

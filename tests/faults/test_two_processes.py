@@ -241,6 +241,7 @@ def ended(inputs: Path, killed: Killed) -> list[int]:
     return told
 
 
+@pytest.mark.long
 def test_one_of_two_processes_killed_is_a_process_that_died(killed: Killed) -> None:
     # The launcher's exit code; the other process may have come to say that it lost the killed one before it was ended, too.
     assert re.fullmatch(r"the process of `train-original` ended with exit code 1( \(RuntimeError\))?", killed.died.fact)

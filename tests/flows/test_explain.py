@@ -104,6 +104,7 @@ def test_one_stage_can_be_asked_for(console: Console, story: Story) -> None:
     assert hint == f"hint: stages: {', '.join(STAGES)}"
 
 
+@pytest.mark.long
 def test_a_file_of_users_that_changed_since_is_named_and_its_digest_is_not(console: Console, story: Story, tmp_path: Path) -> None:
     users = tmp_path / "leave.txt"
     known = trained_users(console.workspace, console.run(story.run))

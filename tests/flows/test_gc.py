@@ -69,7 +69,7 @@ def test_a_budget_that_cannot_be_reached_says_by_how_much(shop: NightShop) -> No
     assert going(plan(shop, "--budget", "1TB", "--keep-days", "0")) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gc_leaves_what_the_champion_needs_and_a_night_goes_on(shop: NightShop, story: Story) -> None:
     unlearned = digests(shop.console.run(story.run))
     (checkpoint := shop.place / "store" / "checkpoints" / "dead" / "state").parent.mkdir(parents=True)

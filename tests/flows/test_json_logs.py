@@ -25,6 +25,7 @@ def lines(answer: Answer) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.long
 def test_every_line_of_a_run_is_an_object_that_names_run_and_stage(console: Console) -> None:
     answer = console.unlearn("--json")
     assert answer.code == 0, answer.stderr

@@ -11,7 +11,7 @@ import pytest
 from e2urec_console import Console, Story
 from nightly_shops import NightShop
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ def told(console: Console, method: str, *flags: str) -> tuple[Answer, dict[str, 
     return answer, run, json.loads((console.workspace / "reports" / run["run"] / "report.json").read_text())
 
 
+@pytest.mark.long
 def test_shards_are_trained_before_the_request_and_once_for_all_requests(console: Console) -> None:
     knobs = ("--method.num-shards", "2")
     answer, first, report = told(console, "sisa", *knobs)
