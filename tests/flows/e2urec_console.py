@@ -195,10 +195,11 @@ def prefect_rows(workspace: Path, query: str, *values: str) -> list[tuple[Any, .
         connection.close()
 
 
-def prefect_events(workspace: Path, event: str) -> list[dict[str, Any]]:
-    """What the events of this name hold, oldest first; Prefect's server writes them some seconds after they were sent."""
+def prefect_events(workspace: Path, event: str, flow_run: str = "") -> list[dict[str, Any]]:
+    """What the events of this name hold, of one flow run or of all, oldest first; written seconds after they were sent."""
+    query = "select payload from events where event = ? and replace(related, '-', '') like ? order by occurred"
     for _ in range(300):
-        if found := prefect_rows(workspace, "select payload from events where event = ? order by occurred", event):
+        if found := prefect_rows(workspace, query, event, f"%{flow_run}%"):
             return [json.loads(payload) for (payload,) in found]
         time.sleep(0.1)
     return []

@@ -96,5 +96,5 @@ def test_a_refused_run_is_a_failed_flow_run_whose_stage_was_not_tried_again(cons
         f"select s.message from task_run r join task_run_state s on r.state_id = s.id where {of_it.replace('state_name', 'r.state_name')}"
     )
     assert prefect_rows(console.workspace, of_task, flow_run) == [(message,)]
-    assert [facts["message"] for facts in prefect_events(console.workspace, "e2urec.run.failed")][-1:] == [message]
+    assert [facts["message"] for facts in prefect_events(console.workspace, "e2urec.run.failed", flow_run)] == [message]
     assert not (console.workspace / "prefect" / "storage").exists()
