@@ -24,6 +24,8 @@ PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_PROMPT": "false",
+    # A command keeps Prefect's own lines to itself; a worker's are what its runs show as their log.
+    "PREFECT_LOGGING_LEVEL": "INFO",
     # In memory, where they are kept otherwise, a place at a GPU would be lost for ever with the server.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.states import Completed, Failed, Running
+from prefect.states import Completed, Crashed, Failed, Running
 
 from e2urec_core.artifacts import Artifact
 from e2urec_core.errors import ProcessDied, StorageFailed, UserError
@@ -75,11 +75,25 @@ def introduce(room: Room, tags: Sequence[str]) -> None:
         get_client(sync_client=True).update_flow_run(flow_run.id, name=name, tags=flow_run.tags)
         # Prefect's engine and its hooks go by the record that they have read before.
         flow_run.name = name
+    if (flow_run.run_count or 0) > 1:
+        with aside("which stages were killed"):
+            _end_killed_stages(flow_run.id)
     if page := room.tracker.page():
         with aside("where MLflow's run is"):
             create_link_artifact(
                 key=f"mlflow-{slug(name)}", link=page, link_text=f"MLflow run {name}", description=f"id {room.tracker.run_id}"
             )
+
+
+def _end_killed_stages(flow_run: UUID) -> None:
+    """Call the stages crashed at which an earlier process of a flow run was killed: Prefect would show them as running for ever."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    client = get_client(sync_client=True)
+    for stage in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))):
+        if stage.state is None or not stage.state.is_final():
+            client.set_task_run_state(stage.id, Crashed(message="its process was killed"), force=True)
 
 
 class Tries:

@@ -92,6 +92,16 @@ class ServedWorkspace:
         told = self.get(f"/flow_run_states/?flow_run_id={flow_run}")
         return [each["name"] for each in sorted(told, key=lambda each: each["timestamp"])]
 
+    def stages(self, flow_run: str) -> list[tuple[str, str]]:
+        """Names of the task runs of a flow run, and the names of their states, in their order."""
+        told = self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"})
+        return [(each["name"], each["state_name"]) for each in told]
+
+    def log(self, flow_run: str) -> list[str]:
+        """Lines of the log of a flow run."""
+        told = self.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC"})
+        return [each["message"] for each in told]
+
     def artifacts(self, flow_run: str) -> dict[str, Any]:
         """Data of the artifacts of a flow run by key."""
         told = self.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})

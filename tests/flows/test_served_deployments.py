@@ -60,12 +60,17 @@ def test_a_run_whose_worker_is_killed_in_the_middle_of_a_stage_is_finished_by_th
     assert second["stages"]["tokenise"]["state"] == "cached"
     assert first["stages"]["tokenise"]["handle"] == second["stages"]["tokenise"]["handle"]
     assert set(STAGES) <= second["stages"].keys()
+    told = served.stages(run)
+    assert told.count(("train-original", "Crashed")) == told.count(("train-original", "Completed")) == 1
+    assert ("tokenise", "Cached") in told
+    assert {state for _, state in told} == {"Completed", "Cached", "Crashed"}
+    assert any("train-retrained" in line and "Completed" in line for line in served.log(run))
 
 
 def test_a_stage_is_run_again_by_its_form_and_later_ones_are_stale(served: ServedWorkspace) -> None:
     before = served.journals()[-1]
-    assert "augment.learning_rate" in served.refused("stage-train-augmented/stage", augment={"learning_rate": -5})
-    run = served.trigger("stage-train-augmented/stage", run=before["run"], augment={"learning_rate": 1e-4})
+    assert "augment.learning_rate" in served.refused("stage-train-augmented/train-augmented", augment={"learning_rate": -5})
+    run = served.trigger("stage-train-augmented/train-augmented", run=before["run"], augment={"learning_rate": 1e-4})
     assert served.ended(run)["state_name"] == "Completed"
     after = served.journals()[-1]
     assert after["settings"]["augment"]["learning_rate"] == 1e-4
@@ -81,12 +86,13 @@ def test_what_ran_is_on_the_pages_of_both_servers(served: ServedWorkspace) -> No
         f"{served.addresses['mlflow']}/api/2.0/mlflow/runs/search",
         json={"experiment_ids": ["1"], "filter": f"attributes.run_name = '{served.journals()[-1]['run']}'"},
     )
-    (told,) = answer.raise_for_status().json()["runs"]
-    assert told["info"]["status"] == "FINISHED"
+    told = answer.raise_for_status().json()["runs"]
+    assert {each["info"]["status"] for each in told} == {"FINISHED"}
     # A command in the same workspace tells the same server, and starts none of its own.
-    answer = command("unlearn", "sample", "tiny-t5", "no-such-method", "--workspace", served.place)
-    assert answer.code == 2
-    assert served.post("/flow_runs/count", {}) == 2
+    of_flow = {"flows": {"name": {"any_": ["stage-train-augmented"]}}}
+    assert served.post("/flow_runs/count", of_flow) == 1
+    assert command("stage", "train-augmented", "--run", "last", "--workspace", served.place).code == 0
+    assert served.post("/flow_runs/count", of_flow) == 2
 
 
 def test_the_night_runs_as_a_deployment_from_request_to_receipt(served: ServedWorkspace) -> None:
