@@ -43,6 +43,7 @@ def serve(
 ) -> None:
     """Start a Prefect server, an MLflow server and workers on this machine, deploy everything, and print the two addresses."""
     from flows.services.processes import FOLDER, Services, start, wait_for
+    from tasks._tracking import PAGES
 
     place = prepare(workspace)
     (place / FOLDER).mkdir(exist_ok=True, mode=0o700)
@@ -63,6 +64,9 @@ def serve(
     prefect, mlflow = services.named("prefect"), services.named("mlflow")
     assert prefect is not None
     wait_for(prefect, "/api/health", place, UP_WITHIN_S)
+    if mlflow is not None:
+        # Runs write into the database itself, so that an erasure reaches its bytes; the server shows it.
+        environment[PAGES] = mlflow.address
     environment["PREFECT_API_URL"] = os.environ["PREFECT_API_URL"] = f"{prefect.address}/api"
     from flows.services.setting_up import set_up
     from flows.services.workers import workers

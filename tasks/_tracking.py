@@ -51,6 +51,9 @@ def flattened(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
     return flat
 
 
+PAGES = "E2UREC_MLFLOW_PAGES"
+
+
 class StageMetrics:
     """Collects one stage's numbers and writes them in few calls."""
 
@@ -110,8 +113,11 @@ class Tracker:
         self._tell(open_run)
 
     def page(self, file: str = "") -> str:
-        """Where people see the run, or one of its files, in a browser; empty where the tracking server has no such address."""
-        address = urlsplit(self.address)
+        """Where people see the run, or one of its files, in a browser; empty where there is no server that shows it.
+
+        A server that shows a database of this machine, as `e2urec serve` starts one, is named by `E2UREC_MLFLOW_PAGES`.
+        """
+        address = urlsplit(os.environ.get(PAGES) or self.address)
         if not self.run_id or address.scheme not in ("http", "https"):
             return ""
         # A user and a password that stand in the address are nobody else's.

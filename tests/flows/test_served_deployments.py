@@ -63,8 +63,10 @@ def test_a_run_whose_worker_is_killed_in_the_middle_of_a_stage_is_finished_by_th
     told = served.stages(run)
     assert told.count(("train-original", "Crashed")) == told.count(("train-original", "Completed")) == 1
     assert ("tokenise", "Cached") in told
+    (link,) = [data for key, data in served.artifacts(run).items() if key == f"mlflow-{second['run']}"]
+    assert f"{served.addresses['mlflow']}/#/experiments/1/runs/{second['tracking_run']}" in link
     assert {state for _, state in told} == {"Completed", "Cached", "Crashed"}
-    assert any("train-retrained" in line and "Completed" in line for line in served.log(run))
+    assert wait_until(lambda: any("Completed('Retrained" in line for line in served.log(run)), "the log")
 
 
 def test_a_stage_is_run_again_by_its_form_and_later_ones_are_stale(served: ServedWorkspace) -> None:

@@ -186,6 +186,9 @@ def test_a_run_has_a_page_where_the_server_has_an_http_address_and_nobodys_passw
     tracker = Tracker(tmp_path)
     tracker.run_id = "4711"
     assert tracker.page() == ""
+    monkeypatch.setenv("E2UREC_MLFLOW_PAGES", "http://127.0.0.1:5000")
+    assert tracker.page() == "http://127.0.0.1:5000/#/experiments//runs/4711"
+    monkeypatch.delenv("E2UREC_MLFLOW_PAGES")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://night:hush@tracking.example:5000/mlflow/")
     tracker = Tracker(tmp_path)
     # Not before the server has taken the run.
