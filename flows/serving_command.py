@@ -13,6 +13,7 @@ import typer
 
 from e2urec_core.errors import ServiceFailed
 from flows.flags import AsJson, Debug, StoreAt, Workspace
+from flows.health.asking import shown
 from flows.surroundings import QUIET_OTHERS, prepare
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def serve(
             services.note(place)
     if mlflow is not None:
         wait_for(mlflow, "/health", place, UP_WITHIN_S)
-    told = {"prefect": prefect.address, "mlflow": mlflow.address if mlflow else os.environ["MLFLOW_TRACKING_URI"]}
+    told = {"prefect": prefect.address, "mlflow": mlflow.address if mlflow else shown(os.environ["MLFLOW_TRACKING_URI"])}
     if as_json:
         print(json.dumps(told, indent=2))
         return

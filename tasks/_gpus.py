@@ -52,6 +52,6 @@ def gpus_for(seat: Seat, title: str) -> Iterator[None]:
 
 
 def _place(number: int) -> Path:
-    """The lock of a GPU: one for all users of a machine."""
+    """The lock of a GPU: one for all that a user runs on this machine; others' files in a shared folder may not be opened."""
     visible = visible_gpus()
-    return Path(tempfile.gettempdir()) / f"e2urec-gpu-{visible[number] if number < len(visible) else number}.lock"
+    return Path(tempfile.gettempdir()) / f"e2urec-{os.getuid()}-gpu-{visible[number] if number < len(visible) else number}.lock"

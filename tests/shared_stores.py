@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import pytest
 from tracking_servers import LOOPBACK, Way, object_store, way_to
+
+from e2urec_core.remote import PATIENCE
 
 BUCKET = "shelf"
 # Set in the tests' own process too, where Arrow and boto3 read them.
@@ -60,3 +63,14 @@ def shelf() -> Iterator[Shelf]:
         known = {"aws_access_key_id": told["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": told["AWS_SECRET_ACCESS_KEY"]}
         client = boto3.client("s3", endpoint_url=told["MLFLOW_S3_ENDPOINT_URL"], region_name="us-east-1", **known)
         yield Shelf(client, way, environment)
+
+
+@contextmanager
+def shelf_of_this_process() -> Iterator[Shelf]:
+    """The bucket, where this process looks for it; a call that fails is not repeated."""
+    with shelf() as found, pytest.MonkeyPatch.context() as patch:
+        for name in UNSET:
+            patch.delenv(name, raising=False)
+        for name, value in {**found.environment, PATIENCE: "0"}.items():
+            patch.setenv(name, value)
+        yield found

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared_stores import BUCKET, UNSET, Shelf, shelf
+from shared_stores import BUCKET, Shelf, shelf_of_this_process
 
 from e2urec_core import disk, object_versions
 from e2urec_core.artifacts import Artifact, Examples, Interactions, Scores
@@ -28,11 +28,7 @@ FILES = ["manifest.json", "rows.parquet", "tables/items.json"]
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Shelf]:
-    with shelf() as found, pytest.MonkeyPatch.context() as patch:
-        for name in UNSET:
-            patch.delenv(name, raising=False)
-        for name, value in {**found.environment, PATIENCE: "0"}.items():
-            patch.setenv(name, value)
+    with shelf_of_this_process() as found:
         yield found
 
 

@@ -8,21 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared_stores import UNSET, Shelf, shelf
+from shared_stores import Shelf, shelf_of_this_process
 
 from e2urec_core.errors import UnknownRun
-from e2urec_core.remote import PATIENCE
 from tasks._journal import StageEntry
 from tasks._stores import VARIABLE, address_of, journals_of, store_of
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Shelf]:
-    with shelf() as found, pytest.MonkeyPatch.context() as patch:
-        for name in UNSET:
-            patch.delenv(name, raising=False)
-        for name, value in {**found.environment, PATIENCE: "0"}.items():
-            patch.setenv(name, value)
+    with shelf_of_this_process() as found:
         yield found
 
 

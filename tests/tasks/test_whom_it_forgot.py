@@ -15,6 +15,7 @@ from e2urec_core.data.ingest import IngestRule, ingest
 from e2urec_core.data.places import part_files
 from e2urec_core.datasets.sample import Sample
 from e2urec_core.ledger import open_ledger
+from e2urec_core.ledger.history import Ledger
 from e2urec_core.ledger.releases import Releases
 from e2urec_core.ledger.request_records import NewRequest
 from e2urec_core.ledger.requests import Requests
@@ -27,15 +28,22 @@ from e2urec_core.store import Store
 from tasks._desk import Desk
 from tasks.release import whom_it_forgot
 
+Stored = tuple[Store, Ledger, Interactions]
 
-def test_a_request_that_may_be_taken_back_is_forgotten_only_by_rows_without_its_user_or_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+    """A workspace's store and ledger, and the ratings of twenty users in it."""
     monkeypatch.delenv(VARIABLE, raising=False)
     store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
     with store.workplace() as place:
         ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
         rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+    return store, ledger, rows
+
+
+def test_a_request_that_may_be_taken_back_is_forgotten_only_by_rows_without_its_user_or_items(tmp_path: Path, stored: Stored) -> None:
+    store, ledger, rows = stored
     nothing: Any = None
     desk, requests, early = Desk(tmp_path, store, ledger, nothing, "test"), Requests(ledger), datetime(2026, 1, 1, tzinfo=UTC)
     import pyarrow.parquet as pq
@@ -53,12 +61,8 @@ def test_a_request_that_may_be_taken_back_is_forgotten_only_by_rows_without_its_
     assert whom_it_forgot(desk, None, digest(1), rows).keys() == {there, gone, there_singly, gone_singly, purged}
 
 
-def test_those_whom_a_run_forgot_are_found_until_they_are_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
-    with store.workplace() as place:
-        ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
-        rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+def test_those_whom_a_run_forgot_are_found_until_they_are_purged(tmp_path: Path, stored: Stored) -> None:
+    store, ledger, rows = stored
     with store.workplace() as place:
         write_request(place, users=["u3", "was-here-7"])
         request = store.publish(ForgetRequest, place, parents=(), rows=1, made_by="forget")
@@ -76,12 +80,8 @@ def test_those_whom_a_run_forgot_are_found_until_they_are_purged(tmp_path: Path,
     assert whom_it_forgot(desk, None, None, rows).keys() == {gone}
 
 
-def test_rows_that_a_restore_brought_back_say_nothing_of_whom_it_owes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    store, ledger = Store(tmp_path / "store"), open_ledger(tmp_path / "requests.db")
-    with store.workplace() as place:
-        ingest(Sample(num_users=20, ratings_per_user=8), IngestRule(), place)
-        rows = store.publish(Interactions, place, parents=(), rows=1, made_by="ingest")
+def test_rows_that_a_restore_brought_back_say_nothing_of_whom_it_owes(tmp_path: Path, stored: Stored) -> None:
+    store, ledger, rows = stored
     nothing: Any = None
     desk, requests, releases = Desk(tmp_path, store, ledger, nothing, "test"), Requests(ledger), Releases(ledger)
     champion(releases, 1)
